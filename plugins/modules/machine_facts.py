@@ -1,0 +1,162 @@
+#!/usr/bin/python
+"""Module `jhok.lab.machine_facts`: what preflight asks of a machine, read from /proc and /etc."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: machine_facts
+short_description: Tells what preflight needs to know of a machine
+version_added: 0.1.0
+description:
+  - Reads files under C(/proc), C(/sys) and C(/etc); changes nothing, in check mode or not.
+  - Without root the owners of ports and the product's UUID are unknown and returned empty.
+options:
+  asked_at:
+    description: The control machine's clock, in seconds since 1970, when it asked.
+    type: float
+    required: true
+author: The jhok.lab authors
+"""
+
+EXAMPLES = r"""
+- name: Look at the machine
+  jhok.lab.machine_facts:
+    asked_at: "{{ now().timestamp() }}"
+  register: __preflight_machine
+"""
+
+RETURN = r"""
+machine:
+  description: The facts.
+  returned: success
+  type: dict
+  contains:
+    os_id: {description: "C(ID) of C(/etc/os-release).", type: str}
+    os_version: {description: "C(VERSION_ID) of C(/etc/os-release).", type: str}
+    memory_mb: {description: Memory in units of 1024 x 1024 bytes., type: int}
+    cpus: {description: CPUs that this machine's processes may use., type: int}
+    free_gb: {description: "Free space of C(/) and C(/var) in units of 10^9 bytes.", type: dict}
+    swap: {description: Swap devices and files in use., type: list, elements: str}
+    clock_offset: {description: "Seconds that the machine's clock is ahead of O(asked_at).", type: float}
+    addresses: {description: IPv4 addresses of all interfaces except loopback., type: list, elements: str}
+    hostname: {description: The kernel's host name., type: str}
+    machine_id: {description: "C(/etc/machine-id).", type: str}
+    product_uuid: {description: UUID of the (virtual) hardware; empty in a container., type: str}
+    kernel_release: {description: Release of the running kernel., type: str}
+    kernel: {description: Which of overlay and br_netfilter the kernel has or can load., type: list, elements: str}
+    ports: {description: "Owner (a process' name, may be empty) of each TCP port that is listened on.", type: dict}
+"""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+_LISTEN = "0A"  # state of a listening socket in /proc/net/tcp
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def os_release(text: str) -> dict[str, str]:
+    """Return the keys of an os-release file."""
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return {key.strip(): value.strip().strip("\"'") for key, value in pairs}
+
+
+def listening(text: str) -> Iterator[tuple[int, str]]:
+    """Yield (port, inode) of the listening sockets in the text of a /proc/net/tcp file."""
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 9 and fields[3] == _LISTEN:
+            yield int(fields[1].rsplit(":", 1)[1], 16), fields[9]
+
+
+def _owners(inodes: set[str]) -> dict[str, str]:
+    """Return the name of the process that holds each socket, as far as this user may see."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[str, str] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            for descriptor in (process / "fd").iterdir():
+                inode = wanted.get(str(descriptor.readlink()))
+                if inode:
+                    found.setdefault(inode, _read(f"{process}/comm"))
+        except OSError:  # the process has ended, or belongs to somebody else
+            continue
+    return found
+
+
+def _ports() -> dict[str, str]:
+    sockets = [pair for name in ("tcp", "tcp6") for pair in listening(_read(f"/proc/net/{name}"))]
+    owners = _owners({inode for _port, inode in sockets})
+    return {str(port): owners.get(inode, "") for port, inode in sockets}
+
+
+def _addresses() -> list[str]:
+    """Return the IPv4 addresses of this machine: its local routes, read as the kernel lists them."""
+    found = []
+    lines = _read("/proc/net/fib_trie").splitlines()
+    for number, line in enumerate(lines):
+        if "/32 host LOCAL" in line:
+            address = lines[number - 1].split()[-1]
+            if not address.startswith("127.") and address not in found:
+                found.append(address)
+    return found
+
+
+def _kernel_modules(release: str) -> list[str]:
+    """Return which of the two features pods need the kernel has, built in, loaded or as a file."""
+    listed = "".join(_read(f"/lib/modules/{release}/modules.{name}") for name in ("builtin", "dep"))
+    have = []
+    if "\toverlay\n" in _read("/proc/filesystems") + "\n" or "/overlay.ko" in listed:
+        have.append("overlay")
+    if Path("/proc/sys/net/bridge").is_dir() or "/br_netfilter.ko" in listed:
+        have.append("br_netfilter")
+    return have
+
+
+def _free_gb(path: str) -> float:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize / 1e9
+
+
+def main() -> None:
+    """Run the module."""
+    spec = {"asked_at": {"type": "float", "required": True}}
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    offset = time.time() - module.params["asked_at"]
+    system = os_release(_read("/etc/os-release"))
+    memory = next((line.split()[1] for line in _read("/proc/meminfo").splitlines() if line.startswith("MemTotal")), "0")
+    release = os.uname().release
+    module.exit_json(
+        changed=False,
+        machine={
+            "os_id": system.get("ID", ""),
+            "os_version": system.get("VERSION_ID", ""),
+            "memory_mb": int(memory) // 1024,
+            "cpus": len(os.sched_getaffinity(0)),
+            "free_gb": {path: round(_free_gb(path), 2) for path in ("/", "/var")},
+            "swap": [line.split()[0] for line in _read("/proc/swaps").splitlines()[1:]],
+            "clock_offset": round(offset, 1),
+            "addresses": _addresses(),
+            "hostname": socket.gethostname(),
+            "machine_id": _read("/etc/machine-id"),
+            # A container sees its host's.
+            "product_uuid": "" if Path("/run/systemd/container").exists() else _read("/sys/class/dmi/id/product_uuid"),
+            "kernel_release": release,
+            "kernel": _kernel_modules(release),
+            "ports": _ports(),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,568 @@
+"""The rules by which an inventory is judged before any machine is touched. Pure: plain data in, problems out.
+
+`judge` looks at the whole inventory and returns every problem at once. Reading the inventory is the business of action
+plugin `jhok.lab.preflight`; the rules for machines, which need facts, are in `preflight_machine`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from ansible_collections.jhok.lab.plugins.plugin_utils.hub import USERNAME_PATTERN, VERIFY_USER
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_files import Definition, Scan
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_values import (
+    HIDDEN,
+    faults,
+    has_secret,
+    is_secret,
+    nearest,
+    show,
+)
+
+CONTROL = "localhost"  # the control machine, where everything that speaks to the Kubernetes API runs
+
+# Names that an option once had: {old name: (new name, version that renamed it)}. A new name of "" means: it is gone.
+RENAMED: dict[str, tuple[str, str]] = {}
+
+# Groups that mean something, ours and kubespray's. `lab` holds machines that playbooks/lab_up.yml makes.
+GROUPS = ("kube_control_plane", "kube_node", "nfs_server", "lab", "k8s_cluster", "etcd")
+_MACHINE_GROUPS = ("kube_control_plane", "kube_node", "nfs_server")
+
+# On which hosts a role's variables count: groups, or the control machine.
+ROLE_HOSTS: dict[str, tuple[str, ...]] = {
+    "nfs_server": ("nfs_server",),
+    "node": ("kube_control_plane", "kube_node"),
+    "registry": ("kube_control_plane",),
+    "kubernetes": ("kube_control_plane", "kube_node"),
+}
+
+# The variables of other roles that the rules across roles speak of (a test holds them against the argument specs).
+LAB_NETWORK = "site_lab_network"
+POD_CIDR = "kubernetes_pod_cidr"
+SERVICE_CIDR = "kubernetes_service_cidr"
+MANAGE = "kubernetes_manage"
+KUBECONFIG = "kubernetes_kubeconfig"
+IMAGES = "jupyterhub_images"
+HOMES = ("storage_nfs_server", "storage_nfs_path")
+PODS_ON_CONTROL_PLANE = "kubernetes_schedule_on_control_plane"
+NODE_PORTS = ("jupyterhub_node_port",)
+USER_LISTS = ("jupyterhub_users", "jupyterhub_admins")
+CIDR_LISTS = ("jupyterhub_user_allowed_cidrs",)
+USER_MEMORY = ("jupyterhub_user_memory_guarantee", "jupyterhub_user_memory_limit")
+USER_CPU = ("jupyterhub_user_cpu_guarantee", "jupyterhub_user_cpu_limit")
+BUNDLE_SOURCE = "bundle_source"
+BUNDLE_VERSION = "bundle_kubernetes_version"
+READ = (
+    LAB_NETWORK,
+    POD_CIDR,
+    SERVICE_CIDR,
+    MANAGE,
+    PODS_ON_CONTROL_PLANE,
+    BUNDLE_SOURCE,
+    BUNDLE_VERSION,
+    *NODE_PORTS,
+    *USER_LISTS,
+    *CIDR_LISTS,
+    *USER_MEMORY,
+    *USER_CPU,
+)
+
+_NODE_PORT_RANGE = range(30000, 32768)
+_TAKEN_PORTS = {
+    22: "ssh",
+    111: "rpcbind (NFS)",
+    2049: "NFS",
+    2379: "etcd",
+    2380: "etcd",
+    5000: "the site's registry",
+    5001: "the site's registry (write side)",
+    6443: "the Kubernetes API",
+    10250: "the kubelet",
+}
+_NODE_PREFIX = 24  # each machine gets a /24 of the pod network
+_SERVICE_PREFIX = 28  # DNS has the tenth address of the service network
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT])")
+_DEBIAN_KUBERNETES = "v1.20.2"  # the one version that Debian has the source of
+_SECRET_NAME = re.compile(r"(secret|passw(or)?d|token|_pass)$")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to put right.
+
+    Attributes:
+        where: file and line, `extra vars`, or the host.
+        name: variable, host or group.
+        value: as shown to people; empty when there is none.
+        what: what is wrong.
+        do: what to do.
+        warning: worth saying, no reason to stop.
+
+    """
+
+    where: str
+    name: str
+    value: str
+    what: str
+    do: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        value = f" = {self.value}" if self.value else ""
+        return f"{self.where}: {self.name}{value}\n   {self.what}.\n   To do: {self.do}."
+
+
+@dataclass
+class Site:
+    """An inventory as plain data.
+
+    Attributes:
+        groups: hosts of every group of the inventory, without `all` and `ungrouped`.
+        host_groups: groups of every host, in rising precedence.
+        given: per host, and for `localhost`, values of the variables that the inventory or the command line sets, and
+            of those in `READ`; templates are resolved.
+        present: per host, and for `localhost`, the names of all variables.
+        derived: names that the playbooks' own group_vars set.
+        shared: options that those are derived from, so that every machine and the control machine must see one value.
+        unresolved: (host, variable, reason) of each value whose template cannot be resolved.
+        extra_vars: names given on the command line.
+        specs: per role, the options of its argument specification.
+        scan: where things are set.
+
+    """
+
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    host_groups: dict[str, list[str]] = field(default_factory=dict)
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)
+    present: dict[str, set[str]] = field(default_factory=dict)
+    derived: set[str] = field(default_factory=set)
+    shared: set[str] = field(default_factory=set)
+    unresolved: list[tuple[str, str, str]] = field(default_factory=list)
+    extra_vars: set[str] = field(default_factory=set)
+    specs: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    scan: Scan = field(default_factory=Scan)
+
+    @property
+    def machines(self) -> list[str]:
+        """The hosts of the inventory, sorted."""
+        return sorted(self.host_groups)
+
+    @property
+    def options(self) -> dict[str, dict[str, Any]]:
+        """Every option of every role."""
+        return {name: option for options in self.specs.values() for name, option in options.items()}
+
+    def role_of(self, name: str) -> str | None:
+        """Return the role whose prefix `name` bears; `site_…` belongs to preflight."""
+        roles = [role for role in self.specs if name.startswith(f"{role}_")]
+        return max(roles, key=len) if roles else "preflight" if name.startswith("site_") else None
+
+    def concerned(self, role: str | None) -> list[str]:
+        """Return the hosts on which a role's variables count."""
+        groups = ROLE_HOSTS.get(role or "")
+        if groups is None:
+            return [CONTROL]
+        return [host for group in groups for host in self.groups.get(group, [])]
+
+    def value(self, name: str) -> Any:  # noqa: ANN401 - any type that a variable may have
+        """Return a variable's value for the whole site: that of the first host concerned, else the default.
+
+        None where nobody sets it and its default is a template, which only the role can resolve.
+        """
+        for host in [*self.concerned(self.role_of(name)), CONTROL]:
+            if name in self.given.get(host, {}):
+                return self.given[host][name]
+        default = self.options.get(name, {}).get("default")
+        return None if "{{" in str(default) else default
+
+    def definition(self, name: str, host: str = CONTROL) -> Definition | None:
+        """Return where in the inventory's files `name` is set for `host`."""
+        return self.scan.locate(name, host, self.host_groups.get(host, []))
+
+    def is_set(self, name: str) -> bool:
+        """Return whether the inventory or the command line sets `name` for the whole site."""
+        return name in self.extra_vars or self.definition(name) is not None
+
+    def where(self, name: str, host: str | None = None) -> str:
+        """Return the place that an admin looks at for `name` on `host` (default: the first host concerned)."""
+        if name in self.extra_vars:
+            return "extra vars"
+        hosts = [host] if host else [*self.concerned(self.role_of(name)), CONTROL]
+        found = next((d for d in (self.definition(name, h) for h in hosts) if d), None)
+        return found.where if found else f"host {host}" if host and host != CONTROL else "defaults"
+
+    def problem(self, name: str, what: str, do: str, host: str | None = None) -> Problem:
+        """Return a problem of variable `name` with its place and value filled in."""
+        value = self.given.get(host, {}).get(name) if host else self.value(name)
+        return Problem(self.where(name, host), name, show(value, secret=self._hides(name)), what, do)
+
+    def _hides(self, name: str) -> bool:
+        return is_secret(self.options.get(name, {})) or bool(_SECRET_NAME.search(name))
+
+
+def judge(site: Site, renamed: Mapping[str, tuple[str, str]] | None = None) -> list[Problem]:
+    """Return every problem of an inventory, warnings last, in the order of files and lines.
+
+    Args:
+        site: the inventory.
+        renamed: names that options once had; default: `RENAMED`.
+
+    """
+    table = RENAMED if renamed is None else renamed
+    found = {problem: None for rule in _RULES for problem in rule(site)}
+    found |= dict.fromkeys(_name_problems(site, table))
+    return sorted(found, key=_order)
+
+
+def report(problems: Iterable[Problem], heading: str) -> str:
+    """Return the message that lists `problems` under `heading`."""
+    lines = [f"{number}. {problem}" for number, problem in enumerate(problems, 1)]
+    return "\n\n".join([heading, *lines])
+
+
+def _order(problem: Problem) -> tuple[Any, ...]:
+    path, _, line = problem.where.rpartition(":")
+    number = int(line) if path and line.isdigit() else 0
+    return problem.warning, path or line, number, problem.name, problem.what
+
+
+def _file_problems(site: Site) -> Iterator[Problem]:
+    for fault in site.scan.faults:
+        yield Problem(fault.where, fault.key or "(file)", "", fault.what, fault.do)
+
+
+def _group_problems(site: Site) -> Iterator[Problem]:
+    managed = site.value(MANAGE) is not False
+    for group, hosts in site.groups.items():
+        guess = None if group in GROUPS else nearest(group, GROUPS, 0.8)
+        if guess and not (site.groups.get(guess) and site.groups.get(group)):
+            where = site.scan.groups.get(group, "inventory")
+            yield Problem(where, group, ", ".join(hosts), "unknown group", f"rename it to {guess}")
+    for group, least, most in (("kube_control_plane", 1, 1 if managed else 0), ("nfs_server", 0, 1)):
+        hosts = site.groups.get(group, [])
+        where = site.scan.groups.get(group, "inventory")
+        if len(hosts) < least:
+            do = "name the machine that shall run the Kubernetes control plane in it"
+            yield Problem(where, f"group {group}", "", "it has no machine", do)
+        elif most and len(hosts) > most:
+            what = f"it has {len(hosts)} machines, and {most} is supported"
+            yield Problem(where, f"group {group}", ", ".join(hosts), what, "keep one")
+    if managed and not site.groups.get("kube_node") and site.value(PODS_ON_CONTROL_PLANE) is not True:
+        do = f"name the workers in it (for a site with a single machine set {PODS_ON_CONTROL_PLANE}: true)"
+        where = site.scan.groups.get("kube_node", "inventory")
+        yield Problem(where, "group kube_node", "", "it has no machine, so no user's server could start", do)
+    for host, groups in site.host_groups.items():
+        if not set(groups) & set(_MACHINE_GROUPS):
+            where = site.scan.hosts.get(host, "inventory")
+            what = f"the machine is in none of the groups {', '.join(_MACHINE_GROUPS)}"
+            yield Problem(where, host, "", what, "put it into one, or remove it")
+
+
+def _host_problems(site: Site) -> Iterator[Problem]:
+    for host in site.machines:
+        where = site.scan.hosts.get(host, "inventory")
+        if host == CONTROL:
+            what = "this name means the control machine, it cannot be a machine of the site"
+            yield Problem(where, host, "", what, "give the machine its own name (with ansible_connection: local)")
+        elif len(host) > 253 or not all(_LABEL.fullmatch(label) for label in host.split(".")):
+            what = "not a legal host name (RFC 1123: small letters, digits and hyphens, at most 63 between dots)"
+            guess = re.sub(r"[^a-z0-9.-]+", "-", host.lower()).strip("-.")
+            yield Problem(where, host, "", what, f"rename the machine, e.g. to {guess or 'node1'}")
+
+
+def addresses(site: Site) -> dict[str, tuple[str, Any]]:
+    """Return per machine the variable that gives its address in the lab's network (`ip`, else `ansible_host`)."""
+    found = {}
+    for host in site.machines:
+        given = site.given.get(host, {})
+        name = "ip" if "ip" in given else "ansible_host"
+        found[host] = (name, given.get(name))
+    return found
+
+
+def _address_problems(site: Site) -> Iterator[Problem]:
+    networks = _networks(site)
+    seen: dict[Any, str] = {}
+    for host, (name, value) in addresses(site).items():
+        if any((host, name) == (h, n) for h, n, _reason in site.unresolved):
+            continue
+        try:
+            address = ipaddress.ip_address(str(value))
+        except ValueError:
+            missing = value is None or name == "ansible_host"
+            what = "the machine's address in the lab's network is not known" if missing else "not an IP address"
+            do = "give it as ip: (for example ip: 172.16.0.101)" if missing else "give an address such as 172.16.0.101"
+            where = site.scan.hosts.get(host, "inventory") if value is None else site.where(name, host)
+            yield Problem(where, f"{name} of {host}", show(value) if value is not None else "", what, do)
+            continue
+        wrong = partial(Problem, site.where(name, host), f"{name} of {host}", str(address))
+        if address in seen:
+            yield wrong(f"{seen[address]} has the same address", "give each machine its own")
+        seen.setdefault(address, host)
+        if address.version == 6:
+            yield wrong("IPv6 is not supported", "give the machine's IPv4 address")
+        elif address.is_loopback or address.is_multicast or address.is_unspecified or address.is_reserved:
+            yield wrong("no other machine can reach this address", "give the address in the lab's network")
+        for network_name, network in networks.items():
+            if network_name != LAB_NETWORK and address in network:
+                yield wrong(f"the address lies in {network_name} ({network})", f"choose another {network_name}")
+        lab = networks.get(LAB_NETWORK)
+        if lab and address not in lab:
+            yield wrong(f"the address is not in {LAB_NETWORK} ({lab})", "correct one of the two")
+        elif lab and lab.prefixlen < 31 and address in (lab.network_address, lab.broadcast_address):
+            kind = "network" if address == lab.network_address else "broadcast"
+            yield wrong(f"it is the {kind} address of {LAB_NETWORK} ({lab})", "give the machine's own address")
+
+
+def _networks(site: Site) -> dict[str, Any]:
+    """Return the valid ones of the site's networks by variable."""
+    found = {}
+    for name in (LAB_NETWORK, POD_CIDR, SERVICE_CIDR):
+        try:
+            found[name] = ipaddress.IPv4Network(str(site.value(name)))
+        except ValueError:
+            continue
+    return found
+
+
+def _network_problems(site: Site) -> Iterator[Problem]:
+    for name in (LAB_NETWORK, POD_CIDR, SERVICE_CIDR):
+        value = site.value(name)
+        if value in (None, "") or any(n == name for _host, n, _reason in site.unresolved):
+            continue
+        try:
+            ipaddress.IPv4Network(str(value))
+        except ValueError:
+            try:
+                loose = ipaddress.IPv4Network(str(value), strict=False)
+                yield site.problem(name, "an address within a network, not the network itself", f"write {loose}")
+            except ValueError:
+                yield site.problem(name, "not an IPv4 network", "write it as address/length, e.g. 10.244.0.0/16")
+    networks = _networks(site)
+    names = list(networks)
+    for number, first in enumerate(names):
+        for second in names[number + 1 :]:
+            if networks[first].overlaps(networks[second]):
+                what = f"it overlaps with {first} ({networks[first]})"
+                yield site.problem(second, what, "choose networks that have no address in common")
+    nodes = len({h for group in ("kube_control_plane", "kube_node") for h in site.groups.get(group, [])})
+    pods = networks.get(POD_CIDR)
+    if pods and (pods.prefixlen > _NODE_PREFIX or 2 ** (_NODE_PREFIX - pods.prefixlen) < nodes):
+        need = _NODE_PREFIX - max(nodes - 1, 0).bit_length()
+        what = f"too small: each of the {nodes} machines needs a /{_NODE_PREFIX} of it"
+        yield site.problem(POD_CIDR, what, f"give a network of length /{need} or shorter, e.g. /16")
+    services = networks.get(SERVICE_CIDR)
+    if services and services.prefixlen > _SERVICE_PREFIX:
+        yield site.problem(SERVICE_CIDR, "too small for the site's Services", "give a network such as 10.96.0.0/16")
+
+
+def _port_problems(site: Site) -> Iterator[Problem]:
+    seen: dict[int, str] = {}
+    for name, option in sorted(site.options.items()):
+        port = site.value(name)
+        if not name.endswith("_port") or option.get("type") != "int" or isinstance(port, bool):
+            continue
+        if not str(port).isdigit():
+            continue  # the type's own message says so
+        port = int(port)
+        if name in NODE_PORTS and port not in _NODE_PORT_RANGE:
+            low, high = _NODE_PORT_RANGE[0], _NODE_PORT_RANGE[-1]
+            what = f"Kubernetes gives out ports from {low} to {high} only"
+            yield site.problem(name, what, "choose a port in that range, e.g. 30080")
+        elif not 0 < port < 65536:
+            yield site.problem(name, "not a port", "choose one from 1 to 65535")
+        if port in _TAKEN_PORTS and port != option.get("default"):
+            yield site.problem(name, f"the port belongs to {_TAKEN_PORTS[port]}", "choose another port")
+        if port in seen:
+            yield site.problem(name, f"{seen[port]} has the same port", "choose another port")
+        seen.setdefault(port, name)
+
+
+def _value_problems(site: Site) -> Iterator[Problem]:
+    for host in [CONTROL, *site.machines]:
+        for name, option in site.options.items():
+            # Values that nobody set are ours: the tests judge them, not every admin.
+            if name in site.given.get(host, {}) and (site.definition(name, host) or name in site.extra_vars):
+                value = site.given[host][name]
+                for path, shown, what, do in faults(name, value, option):
+                    yield Problem(site.where(name, host), path, shown, what, do)
+                for path, shown, what, do in _repetitions(name, value, option):
+                    yield Problem(site.where(name, host), path, shown, what, do)
+
+
+def _required_problems(site: Site) -> Iterator[Problem]:
+    for role, options in site.specs.items():
+        if role in ("bundle", "node", "registry", "kubernetes") and site.value(MANAGE) is False:
+            continue
+        for name, option in options.items():
+            for host in site.concerned(role):
+                if option.get("required") and name not in site.present.get(host, set()):
+                    what = f"role {role} needs it, and it is not set for {host}"
+                    yield Problem("inventory", name, "", what, "set it in group_vars/all.yml")
+
+
+def _repetitions(name: str, value: object, option: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the items of a list that are there twice: equal items, or mappings of the same `name`."""
+    if option.get("type") != "list" or not isinstance(value, list):
+        return
+    seen: dict[str, int] = {}
+    for number, item in enumerate(value):
+        key = item.get("name") if isinstance(item, dict) else item
+        if not isinstance(key, (str, int)):
+            continue
+        if str(key) in seen:
+            shown = show(key, secret=bool(option.get("no_log")))
+            yield f"{name}[{number}]", shown, f"the list has it already at [{seen[str(key)]}]", "remove one of the two"
+        seen.setdefault(str(key), number)
+
+
+def _name_problems(site: Site, renamed: Mapping[str, tuple[str, str]]) -> Iterator[Problem]:
+    """Judge the names that the inventory's files and the command line set."""
+    known = site.options
+    places = [(d.name, d.where) for d in site.scan.definitions] + [(n, "extra vars") for n in sorted(site.extra_vars)]
+    for name, where in places:
+        if name in known or name in site.derived or name.startswith("ansible_"):
+            continue
+        value = next((show(v[name], secret=_may_be_secret(name, known)) for v in site.given.values() if name in v), "")
+        if name in renamed:
+            new, version = renamed[name]
+            do = f"rename it to {new}" if new else "remove it"
+            yield Problem(where, name, value, f"the name is gone since version {version}", do)
+            continue
+        role = site.role_of(name)
+        # Without a role's prefix only a name that is all but a known one is taken for a slip.
+        guess = nearest(name, known, 0.75 if role else 0.9)
+        if role:
+            do = f"rename it to {guess}" if guess else "remove it (docs/admin/variables.md has all names)"
+            yield Problem(where, name, value, f"role {role} has no such variable", do)
+        elif guess:
+            yield Problem(where, name, value, "unknown variable", f"rename it to {guess}")
+
+
+def _shared_problems(site: Site) -> Iterator[Problem]:
+    """Judge what roles share: what the playbooks derive cannot be set, what they derive it from counts for all."""
+    places = [(d.name, d.where) for d in site.scan.definitions] + [(n, "extra vars") for n in sorted(site.extra_vars)]
+    for name, where in places:
+        if name in site.derived:
+            what = "the playbooks derive its value, so that what is set here has no effect, or not on all machines"
+            yield Problem(where, name, "", what, "remove it; docs/admin/variables.md has the variables that can be set")
+    control = {name for role, options in site.specs.items() if role not in ROLE_HOSTS for name in options}
+    for found in site.scan.definitions:
+        everywhere = (found.scope, found.owner) == ("group", "all") or found.name in site.extra_vars
+        if found.name in site.shared | control and not everywhere:
+            what = f"it is set for {found.scope} {found.owner} only, and the control machine needs it too"
+            yield Problem(found.where, found.name, "", what, "set it in group_vars/all.yml")
+
+
+def _may_be_secret(name: str, known: Mapping[str, dict[str, Any]]) -> bool:
+    """Return whether the value of an unknown variable had better not be shown."""
+    guess = nearest(name, known, 0.6)
+    return bool(_SECRET_NAME.search(name)) or guess is None or is_secret(known[guess])
+
+
+def _user_problems(site: Site) -> Iterator[Problem]:
+    for name in USER_LISTS:
+        value = site.value(name)
+        for number, item in enumerate(value if isinstance(value, list) else []):
+            user = item.get("name") if isinstance(item, dict) else item
+            if isinstance(user, str) and not USERNAME_PATTERN.fullmatch(user):
+                what = "not a legal user name (a-z, 0-9 and inside . _ -; at most 64)"
+                yield Problem(site.where(name), f"{name}[{number}]", show(user), what, "correct the name")
+            elif user == VERIFY_USER:
+                what = "the name is reserved for playbooks/verify.yml, which signs in by it"
+                yield Problem(site.where(name), f"{name}[{number}]", show(user), what, "remove it")
+
+
+def _combination_problems(site: Site) -> Iterator[Problem]:
+    # Roles have defaults for these, but only for a cluster and an NFS server of ours.
+    if site.value(MANAGE) is False:
+        if not site.is_set(KUBECONFIG):
+            what = "an existing cluster needs its kubeconfig"
+            yield site.problem(MANAGE, what, f"set {KUBECONFIG} to the path of an administrator's kubeconfig")
+        if not site.is_set(IMAGES):
+            what = "an existing cluster has no registry of ours, from which its nodes could pull the hub's images"
+            do = f"push them to a registry that the nodes reach, and set {IMAGES}: {{hub: …, proxy: …, singleuser: …}}"
+            yield site.problem(MANAGE, what, do)
+    if not site.groups.get("nfs_server"):
+        missing = " and ".join(name for name in HOMES if not site.is_set(name))
+        if missing:
+            where = site.scan.groups.get("nfs_server", "inventory")
+            what = "it has no machine, so the homes are on an NFS server of your own, which is not known"
+            yield Problem(
+                where, "group nfs_server", "", what, f"set {missing}, or name the machine that shall export homes"
+            )
+    version = site.value(BUNDLE_VERSION)
+    if site.value(BUNDLE_SOURCE) == "debian" and version not in (None, _DEBIAN_KUBERNETES):
+        what = f"Debian's source is {_DEBIAN_KUBERNETES} only"
+        yield site.problem(BUNDLE_VERSION, what, f"remove it, or set {BUNDLE_SOURCE}: upstream")
+    for name in CIDR_LISTS:
+        cidrs = site.value(name)
+        for cidr in cidrs if isinstance(cidrs, list) else []:
+            try:
+                ipaddress.ip_network(str(cidr))
+            except ValueError:
+                yield site.problem(name, f"{cidr} is no network", "write it as address/length, e.g. 192.168.7.0/24")
+
+
+def _limit_problems(site: Site) -> Iterator[Problem]:
+    """Judge what a user's server is sure to have against what it may have."""
+    sizes = []
+    for name in USER_MEMORY:
+        value = site.value(name)
+        match = _MEMORY.fullmatch(str(value))
+        if value is not None and not match:
+            yield site.problem(name, "not a size", "write a number with K, M, G or T, e.g. 4G")
+        sizes.append(float(match[1]) * 1024 ** "KMGT".index(match[2]) if match else None)
+    cores = [float(v) if isinstance(v, (int, float)) else None for v in map(site.value, USER_CPU)]
+    for (guarantee, limit), (least, most) in ((USER_MEMORY, sizes), (USER_CPU, cores)):
+        if least and most and least > most:  # a limit of 0 is none
+            what = f"it is more than {limit} ({show(site.value(limit))}), so no server could start"
+            yield site.problem(guarantee, what, "lower it, or raise the limit")
+
+
+def _secret_problems(site: Site) -> Iterator[Problem]:
+    for host in [CONTROL, *site.machines]:
+        for name, value in site.given.get(host, {}).items():
+            found = site.definition(name, host)
+            plain = found and not found.vaulted and not found.templated and name not in site.extra_vars
+            by_name = name not in site.options and bool(_SECRET_NAME.search(name)) and isinstance(value, str)
+            if found and plain and (by_name or has_secret(value, site.options.get(name, {}))):
+                what, do = "a secret in plain text", "encrypt it: ansible-vault encrypt_string"
+                yield Problem(found.where, name, HIDDEN, what, do, warning=True)
+
+
+def _template_problems(site: Site) -> Iterator[Problem]:
+    """Judge values of the inventory whose template cannot be resolved.
+
+    What the playbooks derive may not be there yet (the bundle's manifest, for example) and is left to them.
+    """
+    for host, name, reason in site.unresolved:
+        concerned = site.role_of(name) is None or host in site.concerned(site.role_of(name))
+        if concerned and (site.definition(name, host) or name in site.extra_vars):
+            do = "define what it refers to, or correct the template"
+            yield Problem(site.where(name, host), name, "", f"its template cannot be resolved: {reason}", do)
+
+
+_RULES: tuple[Callable[[Site], Iterator[Problem]], ...] = (
+    _file_problems,
+    _group_problems,
+    _host_problems,
+    _address_problems,
+    _network_problems,
+    _port_problems,
+    _value_problems,
+    _required_problems,
+    _shared_problems,
+    _user_problems,
+    _combination_problems,
+    _limit_problems,
+    _secret_problems,
+    _template_problems,
+)

@@ -1,0 +1,149 @@
+"""The rules by which the machines are judged, from what module `jhok.lab.machine_facts` learnt of each. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import MANAGE, NODE_PORTS, Problem, Site, addresses
+
+SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
+
+# Who may already hold a port when site.yml runs again. The kernel's own listeners (NFS) have no process.
+_OURS = {
+    "",
+    "containerd",
+    "docker-registry",
+    "etcd",
+    "ganesha.nfsd",
+    "kube-apiserver",
+    "kube-controller",
+    "kube-controller-manager",
+    "kube-proxy",
+    "kube-scheduler",
+    "kubelet",
+    "registry",
+    "rpcbind",
+    "systemd",
+}
+_CONTROL_PORTS = (2379, 2380, 5000, 5001, 6443, 10257, 10259)
+_NODE_PORTS = (10250, 10256)
+_NFS_PORTS = (111, 2049)
+_MODULES = ("overlay", "br_netfilter")
+
+Machines = Mapping[str, Mapping[str, Any]]
+
+
+def judge_machines(site: Site, machines: Machines, limits: Mapping[str, Any]) -> list[Problem]:
+    """Return every problem of the machines, warnings last.
+
+    Args:
+        site: the inventory.
+        machines: per host, the `machine` that `jhok.lab.machine_facts` returned; a host without one is not judged.
+        limits: `control_plane_memory_mb`, `node_memory_mb`, `control_plane_cpus`, `disk_gb`, `clock_seconds`.
+
+    """
+    found: list[Problem] = []
+    for host in sorted(machines):
+        machine = machines[host]
+        for rule in (_system, _resources, _kernel):
+            found += rule(site, host, machine, limits)
+        found += _identity(site, host, machine)
+        found += _ports(site, host, machine)
+    found += _same(machines)
+    return sorted(found, key=lambda p: (p.warning, p.where, p.name, p.what))
+
+
+def _is_control_plane(site: Site, host: str) -> bool:
+    return host in site.groups.get("kube_control_plane", [])
+
+
+def _is_node(site: Site, host: str) -> bool:
+    return _is_control_plane(site, host) or host in site.groups.get("kube_node", [])
+
+
+def _system(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[str, Any]) -> Iterator[Problem]:
+    if site.value(MANAGE) is False and _is_node(site, host) and host not in site.groups.get("nfs_server", []):
+        return
+    os_id, version = str(machine["os_id"]), str(machine["os_version"])
+    if version not in SUPPORTED.get(os_id, ()):
+        supported = "; ".join(f"{name.capitalize()} {', '.join(versions)}" for name, versions in SUPPORTED.items())
+        do = f"install one that is supported: {supported}"
+        yield Problem(host, "operating system", f"{os_id} {version}".strip(), "not supported", do)
+
+
+def _resources(site: Site, host: str, machine: Mapping[str, Any], limits: Mapping[str, Any]) -> Iterator[Problem]:
+    if _is_node(site, host) and site.value(MANAGE) is not False:
+        control = _is_control_plane(site, host)
+        kind = "control plane" if control else "worker"
+        need = int(limits["control_plane_memory_mb" if control else "node_memory_mb"])
+        if machine["memory_mb"] < need:
+            what = f"a {kind} needs {need} MB"
+            yield Problem(host, "memory", f"{machine['memory_mb']} MB", what, "give the machine more memory")
+        if control and machine["cpus"] < int(limits["control_plane_cpus"]):
+            what = f"a control plane needs {limits['control_plane_cpus']} (kubeadm refuses less)"
+            yield Problem(host, "CPUs", str(machine["cpus"]), what, "give the machine more CPUs")
+        if machine["swap"]:
+            what = "the kubelet needs swap off; role node turns it off"
+            do = "nothing, unless something on the machine counts on swap"
+            yield Problem(host, "swap", ", ".join(machine["swap"]), what, do, warning=True)
+    for path, free in sorted(machine["free_gb"].items()):
+        if free < float(limits["disk_gb"]):
+            what = f"{limits['disk_gb']} GB are needed"
+            do = "free some space (or lower preflight_disk_gb, at your own risk)"
+            yield Problem(host, f"free disk on {path}", f"{free:.1f} GB", what, do)
+    if abs(machine["clock_offset"]) > float(limits["clock_seconds"]):
+        what = f"the clock differs from the control machine's by more than {limits['clock_seconds']} s"
+        do = "synchronise both clocks (apt install systemd-timesyncd)"
+        yield Problem(host, "clock", f"{machine['clock_offset']:+.0f} s", what, do)
+
+
+def _kernel(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[str, Any]) -> Iterator[Problem]:
+    if not _is_node(site, host) or site.value(MANAGE) is False:
+        return
+    missing = [name for name in _MODULES if name not in machine["kernel"]]
+    if missing:
+        do = "install the distribution's own kernel (linux-image-amd64 or linux-generic) and reboot"
+        yield Problem(host, "kernel", ", ".join(missing), f"{machine['kernel_release']} lacks what pods need", do)
+
+
+def _identity(site: Site, host: str, machine: Mapping[str, Any]) -> Iterator[Problem]:
+    name, value = addresses(site).get(host, ("ip", None))
+    if value is not None and str(value) not in machine["addresses"]:
+        held = ", ".join(machine["addresses"]) or "none"
+        what = f"the machine does not have this address (it has {held})"
+        yield Problem(
+            site.where(name, host), f"{name} of {host}", str(value), what, "give the one in the lab's network"
+        )
+
+
+def _ports(site: Site, host: str, machine: Mapping[str, Any]) -> Iterator[Problem]:
+    if site.value(MANAGE) is False:
+        return
+    wanted: set[int] = set()
+    if _is_node(site, host):
+        wanted |= {*_NODE_PORTS, *(int(site.value(n)) for n in NODE_PORTS if str(site.value(n)).isdigit())}
+    if _is_control_plane(site, host):
+        wanted |= set(_CONTROL_PORTS)
+    if host in (site.groups.get("nfs_server") or site.groups.get("kube_control_plane", [])):
+        wanted |= set(_NFS_PORTS)
+    for port, owner in sorted((int(p), str(o)) for p, o in machine["ports"].items()):
+        if port in wanted and owner not in _OURS:
+            what = f"{owner} holds the port"
+            yield Problem(host, "port", str(port), what, f"stop {owner}, or move it to another port")
+
+
+def _same(machines: Machines) -> Iterator[Problem]:
+    """Judge what must differ from machine to machine (clones of one disk image often share it)."""
+    advice = {
+        "hostname": "give each machine its own (hostnamectl set-hostname)",
+        "machine_id": "rm /etc/machine-id && systemd-machine-id-setup, then reboot",
+        "product_uuid": "give the virtual machine its own UUID",
+    }
+    for name, do in advice.items():
+        seen: dict[str, str] = {}
+        for host in sorted(machines):
+            value = str(machines[host][name])
+            if value and value in seen:
+                yield Problem(host, name.replace("_", " "), value, f"{seen[value]} has the same", do)
+            seen.setdefault(value, host)

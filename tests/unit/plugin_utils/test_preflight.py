@@ -1,0 +1,202 @@
+"""Rules that the broken inventories do not reach: messages, secrets, and the machines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.jhok.lab.plugins.modules.machine_facts import listening, os_release
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import Problem, Site, judge, report
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_files import Definition, Scan
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_machine import judge_machines
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_values import faults, show
+
+LIMITS = {
+    "control_plane_memory_mb": 1950,
+    "node_memory_mb": 1650,
+    "control_plane_cpus": 2,
+    "disk_gb": 20,
+    "clock_seconds": 30,
+}
+GOOD: dict[str, Any] = {
+    "os_id": "debian",
+    "os_version": "12",
+    "memory_mb": 2000,
+    "cpus": 2,
+    "free_gb": {"/": 30.0, "/var": 30.0},
+    "swap": [],
+    "clock_offset": 0.4,
+    "addresses": ["172.16.7.100"],
+    "hostname": "master",
+    "machine_id": "a",
+    "product_uuid": "",
+    "kernel_release": "6.1",
+    "kernel": ["overlay", "br_netfilter"],
+    "ports": {"22": "sshd", "6443": "kube-apiserver", "2049": ""},
+}
+WORKER = {"addresses": ["172.16.7.101"], "hostname": "gpu1", "machine_id": "b", "memory_mb": 1700}
+
+
+def site() -> Site:
+    groups = {"kube_control_plane": ["master"], "kube_node": ["gpu1"], "nfs_server": ["master"]}
+    return Site(
+        groups=groups,
+        host_groups={"master": ["kube_control_plane", "nfs_server"], "gpu1": ["kube_node"]},
+        given={"master": {"ansible_host": "172.16.7.100"}, "gpu1": {"ansible_host": "172.16.7.101"}},
+        specs={"jupyterhub": {"jupyterhub_node_port": {"type": "int", "default": 30080}}},
+    )
+
+
+def judged(worker: dict[str, Any] | None = None, **master: Any) -> list[str]:  # noqa: ANN401
+    machines = {"master": {**GOOD, **master}, "gpu1": {**GOOD, **WORKER, **(worker or {})}}
+    return [str(p) for p in judge_machines(site(), machines, LIMITS)]
+
+
+def test_good_machines_have_no_problem() -> None:
+    assert judged() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "pieces"),
+    [
+        ({"os_version": "11"}, ["master", "debian 11", "not supported", "Ubuntu 22.04"]),
+        ({"os_id": "rocky", "os_version": "9"}, ["master", "rocky 9"]),
+        ({"memory_mb": 1800}, ["memory = 1800 MB", "control plane needs 1950 MB"]),
+        ({"cpus": 1}, ["CPUs = 1", "kubeadm refuses less"]),
+        ({"free_gb": {"/": 30.0, "/var": 3.25}}, ["free disk on /var = 3.2 GB", "20 GB", "preflight_disk_gb"]),
+        ({"clock_offset": -95.0}, ["clock = -95 s", "more than 30 s"]),
+        ({"addresses": ["10.0.0.4"]}, ["ansible_host of master = 172.16.7.100", "it has 10.0.0.4"]),
+        ({"kernel": ["overlay"]}, ["kernel = br_netfilter", "6.1 lacks"]),
+        ({"ports": {"6443": "haproxy"}}, ["port = 6443", "haproxy holds the port"]),
+        ({"ports": {"30080": "nginx"}}, ["port = 30080", "nginx"]),
+        ({"ports": {"2049": "memcached"}}, ["port = 2049", "memcached"]),
+        ({"swap": ["/swapfile"]}, ["swap = /swapfile", "role node turns it off"]),
+    ],
+)
+def test_one_fault_of_a_machine_is_one_problem(change: dict[str, Any], pieces: list[str]) -> None:
+    (problem,) = judged(**change)
+    assert all(piece in problem for piece in pieces), problem
+
+
+def test_swap_alone_does_not_stop_the_run() -> None:
+    (problem,) = judge_machines(site(), {"master": {**GOOD, "swap": ["/dev/sda2"]}}, LIMITS)
+    assert problem.warning
+
+
+def test_clones_are_told_apart() -> None:
+    found = judged(
+        worker={"hostname": "master", "machine_id": "x", "product_uuid": "u"}, machine_id="x", product_uuid="u"
+    )
+    assert [p.splitlines()[0] for p in found] == [
+        "master: hostname = master",
+        "master: machine id = x",
+        "master: product uuid = u",
+    ]
+    assert all("gpu1 has the same" in p for p in found)
+
+
+def test_problems_of_all_machines_are_reported_at_once() -> None:
+    assert len(judged(worker={"memory_mb": 512}, cpus=1, os_version="10")) == 3
+
+
+def test_a_worker_needs_no_port_of_the_control_plane() -> None:
+    assert judged(worker={"ports": {"6443": "haproxy", "2049": "memcached"}}) == []
+
+
+def test_an_existing_cluster_is_judged_for_what_is_ours() -> None:
+    existing = site()
+    existing.specs["kubernetes"] = {"kubernetes_manage": {"type": "bool"}}
+    existing.given["master"]["kubernetes_manage"] = False
+    machines = {"master": GOOD, "gpu1": {**GOOD, **WORKER, "memory_mb": 100, "kernel": [], "os_id": "rocky"}}
+    assert judge_machines(existing, machines, LIMITS) == []
+
+
+def test_a_report_numbers_the_problems() -> None:
+    problem = Problem("all.yml:3", "a_port", "80", "too low", "choose another")
+    assert report([problem, problem], "Two.") == (
+        "Two.\n\n1. all.yml:3: a_port = 80\n   too low.\n   To do: choose another."
+        "\n\n2. all.yml:3: a_port = 80\n   too low.\n   To do: choose another."
+    )
+
+
+def test_problems_come_in_the_order_of_the_lines() -> None:
+    unordered = site()
+    unordered.scan = Scan([Definition(f"jupyterhub_{n}", f"all.yml:{n}", "group", "all") for n in (10, 9, 100)])
+    assert [p.where for p in judge(unordered)] == ["all.yml:9", "all.yml:10", "all.yml:100"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["hunter2", ["hunter2"], {"password": ["hunter2"]}, {"pasword": "hunter2"}],
+)
+def test_a_secret_is_never_shown(value: object) -> None:
+    option = {"type": "dict", "options": {"password": {"type": "str", "no_log": True}}}
+    found = list(faults("thing", value, option))
+    assert found
+    assert "hunter2" not in str(found)
+
+
+def test_a_secret_that_is_no_choice_is_not_shown() -> None:
+    found = list(faults("thing", "hunter2", {"type": "str", "no_log": True, "choices": ["a"]}))
+    assert found
+    assert "hunter2" not in str(found)
+
+
+def test_long_values_are_cut() -> None:
+    assert len(show("x" * 500)) == 80
+    assert show("a\nb") == "a\\nb"
+
+
+def test_the_inventory_of_the_closest_group_wins() -> None:
+    scan = Scan(
+        [
+            Definition("a", f"{owner}:1", scope, owner)
+            for scope, owner in (
+                ("host", "h"),
+                ("group", "near"),
+                ("group", "far"),
+                ("group", "all"),
+                ("host", "other"),
+            )
+        ]
+    )
+    found = scan.locate("a", "h", ["far", "near"])
+    assert found is not None
+    assert found.where == "h:1"
+    found = scan.locate("a", "i", ["far", "near"])
+    assert found is not None
+    assert found.where == "near:1"
+    assert scan.locate("b", "h", []) is None
+
+
+def test_os_release_is_read() -> None:
+    assert os_release('ID=ubuntu\nVERSION_ID="24.04"\n# x\n')["VERSION_ID"] == "24.04"
+
+
+def test_only_listening_sockets_count() -> None:
+    text = (
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+        "   0: 00000000:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100\n"
+        "   1: 0100007F:0016 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0 100\n"
+    )
+    assert list(listening(text)) == [(6443, "4711")]
+
+
+def test_the_facts_of_this_machine_have_every_key(tmp_path: Path) -> None:
+    arguments = tmp_path / "args.json"
+    arguments.write_text(
+        json.dumps({"ANSIBLE_MODULE_ARGS": {"asked_at": time.time() - 100, "_ansible_check_mode": True}})
+    )
+    command = [sys.executable, "-m", "ansible_collections.jhok.lab.plugins.modules.machine_facts", str(arguments)]
+    root = Path(__file__).resolve().parents[3]
+    result = subprocess.run(command, cwd=root / "collections", capture_output=True, text=True, check=True)
+    answer = json.loads(result.stdout)
+    assert answer["changed"] is False
+    assert set(answer["machine"]) == set(GOOD)
+    assert 99 < answer["machine"]["clock_offset"] < 160
+    assert answer["machine"]["cpus"] >= 1

@@ -1,0 +1,183 @@
+"""Broken inventories: each is refused with the right message, and before any machine is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible.utils.vars import load_extra_vars
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
+from ansible_collections.jhok.lab.plugins.action.preflight import collect, load_specs
+from ansible_collections.jhok.lab.plugins.plugin_utils import preflight
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import Problem, judge
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = yaml.safe_load((Path(__file__).parent / "inventories" / "broken.yml").read_text())
+RENAMED = {"jupyterhub_port": ("jupyterhub_node_port", "0.2.0")}
+VAULT_PASSWORD = b"open sesame"
+
+
+def materialise(directory: Path, case: dict[str, Any]) -> Path:
+    """Write the case's inventory into `directory` and return its hosts.yml."""
+    hosts = case.get("hosts", TABLE["base"]["hosts"])
+    if "swap" in case:
+        old, new = case["swap"]
+        assert old in hosts, f"{case['id']}: nothing to replace"
+        hosts = hosts.replace(old, new)
+    variables = case.get("all", TABLE["base"]["all"]) + case.get("add", "")
+    files = {"hosts.yml": hosts, "group_vars/all.yml": variables, **case.get("files", {})}
+    for name, text in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text if text.endswith("\n") else text + "\n")
+    return directory / "hosts.yml"
+
+
+def judge_inventory(
+    hosts: Path, extra: dict[str, str] | None = None, renamed: dict[str, tuple[str, str]] | None = None
+) -> list[Problem]:
+    """Judge an inventory as action plugin preflight does, in this process."""
+    loader = DataLoader()
+    loader.set_basedir(str(ROOT / "playbooks"))
+    inventory = InventoryManager(loader=loader, sources=[str(hosts)])
+    load_extra_vars.extra_vars = dict(extra or {}) or {"ansible_check_mode": False}
+    variables = VariableManager(loader=loader, inventory=inventory, version_info=None)
+    site = collect(loader, inventory, HostVars(inventory, variables, loader), [str(hosts)])
+    return judge(site, renamed)
+
+
+def run_site(hosts: Path, directory: Path, playbook: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a playbook with an ssh that leaves a mark when it is called."""
+    ssh = directory / "ssh"
+    ssh.write_text(f"#!/bin/sh\ntouch {directory}/touched\nexit 255\n")
+    ssh.chmod(0o755)
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(hosts), str(playbook), *options]
+    environment = {**os.environ, "ANSIBLE_SSH_EXECUTABLE": str(ssh), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def static_play(directory: Path) -> Path:
+    """Write a playbook of site.yml's first play, beside the wiring of the real one."""
+    first = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())[0]
+    assert first["hosts"] == "localhost"
+    directory = directory / "play"
+    directory.mkdir()
+    (directory / "group_vars").symlink_to(ROOT / "playbooks" / "group_vars")
+    path = directory / "static.yml"
+    path.write_text(json.dumps([first]))
+    return path
+
+
+@pytest.mark.parametrize("case", TABLE["cases"], ids=lambda case: case["id"])
+def test_broken_inventory_is_refused(case: dict[str, Any], tmp_path: Path) -> None:
+    hosts = materialise(tmp_path, case)
+    found = [str(p) for p in judge_inventory(hosts, case.get("extra"), RENAMED if case.get("renamed") else None)]
+    rest = list(found)
+    for pieces in case["expect"]:
+        match = next((p for p in rest if all(str(piece) in p for piece in pieces)), None)
+        assert match, f"no message has {pieces} in:\n" + "\n".join(found)
+        rest.remove(match)
+    assert not rest, "not expected:\n" + "\n".join(rest)
+
+
+def test_the_table_is_big_enough() -> None:
+    ids = [case["id"] for case in TABLE["cases"]]
+    assert len(ids) >= 40
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_base_is_fine(tmp_path: Path) -> None:
+    assert judge_inventory(materialise(tmp_path, {})) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {
+            "swap": ["    nfs_server:\n      hosts:\n        master:\n", ""],
+            "add": "storage_nfs_server: 172.16.7.9\nstorage_nfs_path: /export\n",
+        },
+        {
+            "add": "kubernetes_manage: false\nkubernetes_kubeconfig: /root/.kube/config\n"
+            "jupyterhub_images: {hub: r.example.org/hub@sha256:0, proxy: r.example.org/p, singleuser: s}\n"
+        },
+        {"add": "storage_nfs_server: nas.example.org\njupyterhub_address: hub.example.org\nsite_epoch: 2026-11\n"},
+    ],
+    ids=["homes elsewhere", "existing cluster", "overrides of what is shared"],
+)
+def test_what_a_site_may_do_otherwise_is_fine(change: dict[str, Any], tmp_path: Path) -> None:
+    assert judge_inventory(materialise(tmp_path, change)) == []
+
+
+@pytest.mark.parametrize("name", ["example", "demo"])
+def test_our_own_inventories_are_fine(name: str) -> None:
+    assert judge_inventory(ROOT / "inventory" / name / "hosts.yml") == []
+
+
+def test_the_rules_speak_of_variables_that_exist() -> None:
+    options = {name for role in load_specs().values() for name in role}
+    assert set(preflight.READ) <= options
+    assert {preflight.KUBECONFIG, preflight.IMAGES, *preflight.HOMES} <= options
+    assert not set(preflight.RENAMED) & options
+    assert {new for new, _version in preflight.RENAMED.values() if new} <= options
+    assert set(preflight.ROLE_HOSTS) <= set(load_specs())
+
+
+def test_a_secret_in_plain_text_is_a_warning_without_its_value(tmp_path: Path) -> None:
+    case = {"add": 'ansible_become_password: hunter2\nmy_token: \'{{ lookup("env", "TOKEN") }}\'\n'}
+    (problem,) = judge_inventory(materialise(tmp_path, case))
+    assert problem.warning
+    assert "all.yml:3: ansible_become_password" in str(problem)
+    assert "ansible-vault" in str(problem)
+    assert "hunter2" not in str(problem)
+
+
+def test_a_vaulted_secret_is_no_warning(tmp_path: Path) -> None:
+    text = VaultLib([("default", VaultSecret(VAULT_PASSWORD))]).encrypt("hunter2").decode()
+    value = "!vault |\n" + textwrap.indent(text, "  ")
+    hosts = materialise(tmp_path, {"add": f"ansible_become_password: {value}"})
+    password = tmp_path / "password"
+    password.write_bytes(VAULT_PASSWORD)
+    result = run_site(hosts, tmp_path, static_play(tmp_path), "--vault-password-file", str(password))
+    assert result.returncode == 0, result.stdout
+    assert "plain text" not in result.stdout + result.stderr
+    assert "hunter2" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("id_", ["group-node-misspelt", "many", "not-yaml"])
+def test_site_yml_refuses_before_any_machine_is_touched(id_: str, tmp_path: Path) -> None:
+    case = next(case for case in TABLE["cases"] if case["id"] == id_)
+    result = run_site(materialise(tmp_path, case), tmp_path, ROOT / "site.yml")
+    assert result.returncode != 0
+    assert "No machine has been touched" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+    for pieces in case["expect"]:
+        assert all(str(piece) in result.stdout for piece in pieces), result.stdout
+    assert not (tmp_path / "touched").exists()
+
+
+def test_the_mark_is_left_when_a_machine_is_touched(tmp_path: Path) -> None:
+    """The proof above is worth nothing if a touched machine left no mark."""
+    playbook = tmp_path / "touch.yml"
+    playbook.write_text("- {hosts: gpu1, gather_facts: false, tasks: [{ansible.builtin.ping: }]}\n")
+    run_site(materialise(tmp_path, {}), tmp_path, playbook)
+    assert (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--check",)])
+def test_the_example_passes_the_static_part(options: tuple[str, ...], tmp_path: Path) -> None:
+    result = run_site(ROOT / "inventory/example/hosts.yml", tmp_path, static_play(tmp_path), *options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "changed=0" in result.stdout
+    assert not (tmp_path / "touched").exists()
