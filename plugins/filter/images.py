@@ -1,0 +1,26 @@
+"""Filters on the catalogue of images; each is documented in the file of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.jhok.lab.plugins.module_utils import images
+
+
+def _catalogue_images(
+    catalogue: Sequence[Mapping[str, Any]], built: Sequence[Mapping[str, Any]]
+) -> list[dict[str, str]]:
+    try:
+        return images.catalogue_images(catalogue, {result["item"]["name"]: result["key"] for result in built})
+    except images.ImageError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+class FilterModule:
+    """Filters of the collection that concern its images."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return name → function."""
+        return {"catalogue_images": _catalogue_images}
