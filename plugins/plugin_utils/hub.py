@@ -1,0 +1,440 @@
+"""Kubernetes objects of role `jupyterhub`: pure functions of its settings and secrets."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+Object = dict[str, Any]
+
+VERIFY_USER = "jhok-verify"
+USERNAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")  # as in jupyterhub_config.py
+PREFIX = "jupyterhub/"  # of the hub's secrets in the control plane host's store
+HUB_UID = 1000
+PROXY_UID = 65534
+CONFIG_DIR = "/etc/jupyterhub"
+
+# Key in the Kubernetes Secret (and file name in the hub) -> kind in the store; all have 64 characters.
+HUB_SECRETS = {
+    "cookie-secret": "hex",
+    "crypt-key": "hex",
+    "metrics-token": "hex",
+    "proxy-auth-token": "alphanumeric",
+    "verify-token": "hex",
+}
+CONTROL_PLANE_LABELS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+PRIVATE_CIDRS = ["10.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"]
+METADATA_CIDR = "169.254.169.254/32"
+
+
+class Images(TypedDict):
+    """References by digest."""
+
+    hub: str
+    proxy: str
+    singleuser: str
+
+
+class HubSettings(TypedDict):
+    """The role's public variables that shape objects, without their prefix.
+
+    namespace: made by role `storage`, which also makes the two claims.
+    site_name: shown on the sign-in page.
+    node_port: port of every node on which the hub is reached.
+    auth: `password`.
+    users, admins: names that may sign in; admins need not be listed twice.
+    user_cpu_guarantee, user_cpu_limit: cores per server; a limit of 0 is none.
+    user_memory_guarantee, user_memory_limit: per server, as KubeSpawner takes it (`512M`, `4G`).
+    start_timeout, http_timeout, idle_timeout, idle_check_interval: seconds.
+    concurrent_spawns: servers that may start at the same time.
+    active_servers: servers that may run at the same time; 0 is no limit.
+    user_allowed_cidrs: private networks that users' servers may reach.
+    hub_resources, proxy_resources: `requests` and `limits` of the containers.
+    """
+
+    namespace: str
+    site_name: str
+    images: Images
+    node_port: int
+    auth: str
+    users: list[str]
+    admins: list[str]
+    user_cpu_guarantee: float
+    user_cpu_limit: float
+    user_memory_guarantee: str
+    user_memory_limit: str
+    start_timeout: int
+    http_timeout: int
+    idle_timeout: int
+    idle_check_interval: int
+    concurrent_spawns: int
+    active_servers: int
+    user_allowed_cidrs: list[str]
+    homes_claim: str
+    db_claim: str
+    hub_resources: Object
+    proxy_resources: Object
+
+
+# What jupyterhub_config.py reads from settings.json besides `singleuser_image`.
+CONFIG_KEYS = (
+    "namespace",
+    "site_name",
+    "auth",
+    "users",
+    "admins",
+    "user_cpu_guarantee",
+    "user_cpu_limit",
+    "user_memory_guarantee",
+    "user_memory_limit",
+    "start_timeout",
+    "http_timeout",
+    "idle_timeout",
+    "idle_check_interval",
+    "concurrent_spawns",
+    "active_servers",
+    "homes_claim",
+)
+
+
+def hub_people(users: list[str], admins: list[str]) -> list[str]:
+    """Return everybody who signs in with a password, the verify user last.
+
+    Raises ValueError for a name that cannot be one.
+    """
+    for variable, names in (("jupyterhub_users", users), ("jupyterhub_admins", admins)):
+        for name in names:
+            if not USERNAME_PATTERN.fullmatch(name):
+                raise ValueError(
+                    f"{variable}: {name!r} cannot be a user's name, since it is also the home's: use 1 to 64 of a-z, "
+                    "0-9, '.', '_' and '-', first and last a letter or digit"
+                )
+            if name == VERIFY_USER:
+                raise ValueError(f"{variable}: {name!r} is reserved for playbooks/verify.yml: choose another name")
+    return [*sorted({*users, *admins}), VERIFY_USER]
+
+
+def hub_secret_entries(users: list[str], admins: list[str]) -> list[Object]:
+    """Return the entries that module `jhok.lab.secret_store` has to keep for the hub."""
+    entries: list[Object] = [
+        {"name": PREFIX + name, "kind": kind, "length": 64} for name, kind in sorted(HUB_SECRETS.items())
+    ]
+    for name in hub_people(users, admins):
+        password = f"{PREFIX}password/{name}"
+        entries += [
+            {"name": password, "kind": "alphanumeric", "length": 16, "announce": name != VERIFY_USER},
+            {"name": f"{PREFIX}password-hash/{name}", "kind": "scrypt", "source": password},
+        ]
+    return entries
+
+
+def hub_secrets(settings: HubSettings, secrets: Mapping[str, str]) -> list[Object]:
+    """Return the hub's Secret.
+
+    `secrets` are the store's values by name. Raises KeyError for one that is missing.
+    """
+    data = {name: secrets[PREFIX + name] for name in HUB_SECRETS}
+    hashes = {
+        name: secrets[f"{PREFIX}password-hash/{name}"] for name in hub_people(settings["users"], settings["admins"])
+    }
+    data["passwords.json"] = json.dumps(hashes, indent=2, sort_keys=True) + "\n"
+    encoded = {name: base64.b64encode(value.encode()).decode() for name, value in sorted(data.items())}
+    return [{"apiVersion": "v1", "kind": "Secret", **_metadata(settings, "hub"), "type": "Opaque", "data": encoded}]
+
+
+def hub_config(settings: HubSettings) -> str:
+    """Return settings.json, the part of the settings that the hub itself reads."""
+    values = dict(settings)
+    chosen = {key: values[key] for key in CONFIG_KEYS}
+    return json.dumps({**chosen, "singleuser_image": settings["images"]["singleuser"]}, indent=2, sort_keys=True) + "\n"
+
+
+def hub_objects(settings: HubSettings, config: str, secrets: Mapping[str, str]) -> list[Object]:
+    """Return every object of the hub and its proxy but the Secret.
+
+    `config` is the text of jupyterhub_config.py. Of `secrets` only a digest gets in, so that a change restarts pods.
+    """
+    files = {"jupyterhub_config.py": config, "settings.json": hub_config(settings)}
+    secret_data = hub_secrets(settings, secrets)[0]["data"]
+    return [
+        *_service_account(settings),
+        {"apiVersion": "v1", "kind": "ConfigMap", **_metadata(settings, "hub"), "data": files},
+        _hub_deployment(settings, _digest([files, secret_data])),
+        _proxy_deployment(settings, _digest(secret_data["proxy-auth-token"])),
+        _service(settings, "hub", "hub", {"name": "http", "port": 8081, "targetPort": "http"}),
+        _service(settings, "proxy-api", "proxy", {"name": "api", "port": 8001, "targetPort": "api"}),
+        _service(
+            settings,
+            "proxy-public",
+            "proxy",
+            {"name": "http", "port": 80, "targetPort": "http", "nodePort": settings["node_port"]},
+        ),
+        _image_puller(settings),
+        *_network_policies(settings),
+    ]
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _labels(component: str) -> dict[str, str]:
+    return {"app.kubernetes.io/name": "jupyterhub", "app.kubernetes.io/component": component}
+
+
+def _metadata(settings: HubSettings, name: str, component: str | None = None) -> Object:
+    return {"metadata": {"name": name, "namespace": settings["namespace"], "labels": _labels(component or name)}}
+
+
+def _service_account(settings: HubSettings) -> list[Object]:
+    """Return the hub's account with the rights that KubeSpawner uses and no others."""
+    group = "rbac.authorization.k8s.io"
+    read = ["get", "list", "watch"]
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", **_metadata(settings, "hub")},
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "Role",
+            **_metadata(settings, "hub"),
+            "rules": [
+                {"apiGroups": [""], "resources": ["pods"], "verbs": [*read, "create", "delete"]},
+                {"apiGroups": [""], "resources": ["events"], "verbs": read},
+            ],
+        },
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            **_metadata(settings, "hub"),
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": "hub"},
+            "subjects": [{"kind": "ServiceAccount", "name": "hub", "namespace": settings["namespace"]}],
+        },
+    ]
+
+
+def _probe(path: str, port: str, **times: int) -> Object:
+    return {"httpGet": {"path": path, "port": port, "scheme": "HTTP"}, "timeoutSeconds": 3, **times}
+
+
+def _port(name: str, number: int) -> Object:
+    return {"name": name, "containerPort": number, "protocol": "TCP"}
+
+
+def _pod_template(name: str, annotations: dict[str, str], container: Object, uid: int, **pod: object) -> Object:
+    """Return the template of a pod with one locked-down container."""
+    return {
+        "metadata": {"labels": _labels(name), "annotations": annotations},
+        "spec": {
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": uid,
+                "runAsGroup": uid,
+                "fsGroup": uid,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": name,
+                    "imagePullPolicy": "IfNotPresent",
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                    **container,
+                }
+            ],
+            **pod,
+        },
+    }
+
+
+def _deployment(
+    settings: HubSettings, name: str, annotations: dict[str, str], container: Object, uid: int, **pod: object
+) -> Object:
+    """Return a Deployment of one locked-down pod that may also run on the control plane."""
+    tolerations = [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in CONTROL_PLANE_LABELS]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        **_metadata(settings, name),
+        "spec": {
+            "replicas": 1,
+            "revisionHistoryLimit": 3,
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": _labels(name)},
+            "template": _pod_template(name, annotations, container, uid, tolerations=tolerations, **pod),
+        },
+    }
+
+
+def _image_puller(settings: HubSettings) -> Object:
+    """Return a DaemonSet that keeps the users' image on every node, so that nobody's first start waits for it."""
+    container = {
+        "image": settings["images"]["singleuser"],
+        "command": ["sleep", "infinity"],
+        "resources": {"requests": {"cpu": "1m", "memory": "4Mi"}, "limits": {"cpu": "50m", "memory": "32Mi"}},
+    }
+    name = "image-puller"
+    template = _pod_template(
+        name, {}, container, PROXY_UID, automountServiceAccountToken=False, terminationGracePeriodSeconds=1
+    )
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        **_metadata(settings, name),
+        "spec": {
+            "selector": {"matchLabels": _labels(name)},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}},
+            "template": template,
+        },
+    }
+
+
+def _hub_deployment(settings: HubSettings, checksum: str) -> Object:
+    """Return the hub. Its database's volume decides on which node it runs."""
+    container = {
+        "image": settings["images"]["hub"],
+        "args": ["jupyterhub", "--config", f"{CONFIG_DIR}/jupyterhub_config.py"],
+        "env": [{"name": "HOME", "value": "/tmp"}, {"name": "PYTHONDONTWRITEBYTECODE", "value": "1"}],  # noqa: S108
+        "workingDir": "/srv/jupyterhub",
+        "ports": [_port("http", 8081)],
+        "resources": settings["hub_resources"],
+        # The database may be upgraded and many servers looked at before the hub answers.
+        "livenessProbe": _probe("/hub/health", "http", initialDelaySeconds=300, periodSeconds=10, failureThreshold=30),
+        "readinessProbe": _probe("/hub/health", "http", periodSeconds=2, failureThreshold=1000),
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
+            {"name": "database", "mountPath": "/srv/jupyterhub"},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+        ],
+    }
+    secret_names = [*sorted(HUB_SECRETS), "passwords.json"]
+    volumes = [
+        {
+            "name": "config",
+            "projected": {
+                "defaultMode": 0o440,
+                "sources": [
+                    {"configMap": {"name": "hub"}},
+                    {
+                        "secret": {
+                            "name": "hub",
+                            "items": [{"key": name, "path": f"secrets/{name}"} for name in secret_names],
+                        }
+                    },
+                ],
+            },
+        },
+        {"name": "database", "persistentVolumeClaim": {"claimName": settings["db_claim"]}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    return _deployment(
+        settings,
+        "hub",
+        {"jhok.lab/checksum": checksum},
+        container,
+        HUB_UID,
+        serviceAccountName="hub",
+        volumes=volumes,
+    )
+
+
+def _proxy_deployment(settings: HubSettings, checksum: str) -> Object:
+    """Return the proxy, which changes only with its own image and token, so that users stay connected."""
+    container = {
+        "image": settings["images"]["proxy"],
+        "args": [
+            "configurable-http-proxy",
+            "--ip=0.0.0.0",
+            "--port=8000",
+            "--api-ip=0.0.0.0",
+            "--api-port=8001",
+            "--default-target=http://hub:8081",
+            "--error-target=http://hub:8081/hub/error",
+        ],
+        "env": [
+            {
+                "name": "CONFIGPROXY_AUTH_TOKEN",
+                "valueFrom": {"secretKeyRef": {"name": "hub", "key": "proxy-auth-token"}},
+            }
+        ],
+        "ports": [_port("http", 8000), _port("api", 8001)],
+        "resources": settings["proxy_resources"],
+        "livenessProbe": _probe("/_chp_healthz", "http", initialDelaySeconds=60, periodSeconds=10, failureThreshold=30),
+        "readinessProbe": _probe("/_chp_healthz", "http", periodSeconds=2, failureThreshold=1000),
+    }
+    # Near the hub, so that a failed worker takes nothing along but the servers on it.
+    preferred = [
+        {"weight": 1, "preference": {"matchExpressions": [{"key": key, "operator": "Exists"}]}}
+        for key in CONTROL_PLANE_LABELS
+    ]
+    return _deployment(
+        settings,
+        "proxy",
+        {"jhok.lab/checksum": checksum},
+        container,
+        PROXY_UID,
+        automountServiceAccountToken=False,
+        affinity={"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}},
+    )
+
+
+def _service(settings: HubSettings, name: str, component: str, port: Object) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        **_metadata(settings, name, component),
+        "spec": {
+            "type": "NodePort" if "nodePort" in port else "ClusterIP",
+            "selector": _labels(component),
+            "ports": [{"protocol": "TCP", **port}],
+        },
+    }
+
+
+def _network_policies(settings: HubSettings) -> list[Object]:
+    """Return who may speak to whom; a network plugin that knows no policies ignores them."""
+    hub, proxy, user = (
+        {"podSelector": {"matchLabels": _labels(component)}} for component in ("hub", "proxy", "singleuser-server")
+    )
+    dns = {"ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]}
+
+    def ports(*numbers: int) -> list[Object]:
+        return [{"protocol": "TCP", "port": number} for number in numbers]
+
+    def world(*excluded: str) -> Object:
+        return {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": list(excluded)}}]}
+
+    def policy(component: str, ingress: list[Object], egress: list[Object]) -> Object:
+        return {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            **_metadata(settings, component),
+            "spec": {
+                "podSelector": {"matchLabels": _labels(component)},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": ingress,
+                "egress": egress,
+            },
+        }
+
+    allowed = [{"to": [{"ipBlock": {"cidr": cidr}}]} for cidr in settings["user_allowed_cidrs"]]
+    return [
+        # The hub reaches users' servers and the API server, whose address no policy can name.
+        policy("hub", [{"from": [proxy, user], "ports": ports(8081)}], [dns, world(METADATA_CIDR)]),
+        policy(
+            "proxy",
+            [{"ports": ports(8000)}, {"from": [hub], "ports": ports(8001)}],
+            [dns, {"to": [hub], "ports": ports(8081)}, {"to": [user], "ports": ports(8888)}],
+        ),
+        policy(
+            "singleuser-server",
+            [{"from": [hub, proxy], "ports": ports(8888)}],
+            [dns, {"to": [hub], "ports": ports(8081)}, world(*PRIVATE_CIDRS), *allowed],
+        ),
+    ]

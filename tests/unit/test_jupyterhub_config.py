@@ -1,0 +1,326 @@
+"""jupyterhub_config.py as the real JupyterHub and KubeSpawner read it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.jhok.lab.plugins.module_utils.secrets import scrypt_hash
+from ansible_collections.jhok.lab.plugins.plugin_utils.hub import (
+    VERIFY_USER,
+    hub_config,
+    hub_secret_entries,
+    hub_secrets,
+)
+from jupyterhub.app import JupyterHub
+from jupyterhub.auth import Authenticator
+from jupyterhub.crypto import CryptKeeper
+from jupyterhub.objects import Hub, Server
+from jupyterhub.proxy import ConfigurableHTTPProxy
+from jupyterhub.scopes import _check_scopes_exist
+from jupyterhub.spawner import Spawner
+from kubernetes_asyncio.client import ApiClient
+from kubernetes_asyncio.config import kube_config
+from kubespawner import KubeSpawner
+from tornado.web import HTTPError
+from traitlets.config import Config
+from traitlets.config.loader import PyFileConfigLoader
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "roles" / "jupyterhub" / "files" / "jupyterhub_config.py"
+LAB = yaml.safe_load((ROOT / "tests" / "unit" / "golden" / "hub" / "lab-settings.yml").read_text())
+CLASSES = {
+    cls.__name__: cls for cls in (JupyterHub, Authenticator, CryptKeeper, ConfigurableHTTPProxy, Spawner, KubeSpawner)
+}
+PASSWORD = "correct horse"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
+    """Lay settings and secrets out as the pod's volume does, and load the file."""
+    directory = tmp_path_factory.mktemp("etc")
+    (directory / "secrets").mkdir()
+    (directory / "settings.json").write_text(hub_config(LAB))
+    values = {entry["name"]: "ab" * 32 for entry in hub_secret_entries(LAB["users"], LAB["admins"])}
+    values["jupyterhub/password-hash/ann"] = scrypt_hash(PASSWORD, b"salt")
+    [secret] = hub_secrets(LAB, values)
+    for name, data in secret["data"].items():
+        (directory / "secrets" / name).write_bytes(base64.b64decode(data))
+    cluster = {"name": "none", "cluster": {"server": "https://192.0.2.1"}}  # a manifest is made without asking it
+    context = {"name": "none", "context": {"cluster": "none", "user": "none"}}
+    users = [{"name": "none", "user": {}}]
+    kubeconfig = {"clusters": [cluster], "contexts": [context], "users": users, "current-context": "none"}
+    (directory / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(directory / "kubeconfig"))
+        patch.setenv("JHOK_CONFIG_DIR", str(directory))
+        yield PyFileConfigLoader(str(CONFIG)).load_config()
+
+
+def authenticator(config: Config) -> Authenticator:
+    made: Authenticator = config.JupyterHub.authenticator_class(config=config)
+    made.failure_delay = 0
+    return made
+
+
+def spawner(config: Config, name: str, **options: object) -> KubeSpawner:
+    """Return the spawner that the hub would make for a user."""
+    user = SimpleNamespace(
+        id=7, name=name, escaped_name=name, url=f"/user/{name}/", server=Server(), settings={}, state=None, admin=False
+    )
+    made = KubeSpawner(
+        hub=Hub(connect_url=config.JupyterHub.hub_connect_url),
+        user=user,
+        user_options=options,
+        api_token="token of the server",
+        config=config,
+        _mock=True,
+    )
+    made.pre_spawn_hook(made)
+    return made
+
+
+def pod(config: Config, name: str, **options: object) -> dict[str, Any]:
+    manifest: dict[str, Any] = {}
+
+    async def build() -> None:
+        made = spawner(config, name, **options)
+        async with ApiClient() as api:
+            manifest.update(api.sanitize_for_serialization(await made.get_pod_manifest()))
+
+    asyncio.run(build())
+    return manifest
+
+
+def sign_in(config: Config, name: str, password: str) -> dict[str, Any] | None:
+    return asyncio.run(authenticator(config).get_authenticated_user(None, {"username": name, "password": password}))
+
+
+def test_every_setting_exists(config: Config) -> None:
+    assert set(config) == set(CLASSES), "a section that no class reads"
+    known = {name: cls.class_traits(config=True).keys() for name, cls in CLASSES.items()}
+    assert [f"{s}.{name}" for s, values in config.items() for name in values if name not in known[s]] == []
+
+
+def test_the_application_takes_the_values(config: Config) -> None:
+    app = JupyterHub(config=config)  # raises TraitError for a value of the wrong kind
+    assert app.hub_connect_url == "http://hub:8081"
+    assert app.db_url == "sqlite:////srv/jupyterhub/jupyterhub.sqlite"
+    assert app.cookie_secret == bytes.fromhex("ab" * 32)
+    assert app.concurrent_spawn_limit == 8
+    assert not any((app.admin_access, app.cleanup_servers, app.allow_named_servers, app.shutdown_on_logout))
+    assert app.template_vars == {"announcement_login": "Physics &lt;lab&gt;"}, "the page shows it unescaped"
+    proxy = ConfigurableHTTPProxy(config=config, app=app)
+    assert (proxy.should_start, proxy.api_url, proxy.auth_token) == (False, "http://proxy-api:8001", "ab" * 32)
+    assert CryptKeeper(config=config).keys == [bytes.fromhex("ab" * 32)]
+
+
+def test_roles_name_services_and_scopes_that_exist(config: Config) -> None:
+    services = {service["name"] for service in config.JupyterHub.services}
+    for role in config.JupyterHub.load_roles:
+        assert set(role["services"]) <= services
+        _check_scopes_exist(role["scopes"])
+    [verify] = [role for role in config.JupyterHub.load_roles if role["name"] == "verify"]
+    assert [s for s in verify["scopes"] if not s.endswith(f"!user={VERIFY_USER}")] == ["read:hub"]
+
+
+def test_the_culler_takes_its_command(config: Config) -> None:
+    [command] = [service["command"] for service in config.JupyterHub.services if "command" in service]
+    assert command[3:] == ["--timeout=604800", "--cull-every=600"]
+    text = subprocess.run([*command[:3], "--help"], check=True, capture_output=True, text=True).stdout
+    for option in command[3:]:
+        assert option.split("=")[0] in text
+
+
+@pytest.mark.parametrize("name", ["ann", "Ann", "ANN"])
+def test_the_right_password_signs_in(config: Config, name: str) -> None:
+    got = sign_in(config, name, PASSWORD)
+    assert got is not None
+    assert (got["name"], got["admin"]) == ("ann", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [
+        ("ann", "wrong"),
+        ("ann", ""),
+        ("ann", PASSWORD + " "),
+        ("ann", "x" * 2000),
+        ("ann", "\udcff"),
+        ("zoe", PASSWORD),
+        ("nobody", PASSWORD),
+        ("../ann", PASSWORD),
+        ("", PASSWORD),
+    ],
+)
+def test_anything_else_does_not(config: Config, name: str, password: str) -> None:
+    assert sign_in(config, name, password) is None
+
+
+def test_an_unknown_name_costs_a_hash_too(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = authenticator(config)
+    costs = []
+    real = type(made).matches
+
+    def counted(password: str, encoded: str) -> bool:
+        costs.append(encoded.split("$")[:4])
+        return bool(real(password, encoded))
+
+    monkeypatch.setattr(type(made), "matches", staticmethod(counted))
+    for name in ("ann", "nobody"):
+        asyncio.run(made.authenticate(None, {"username": name, "password": "wrong"}))
+    assert costs[0] == costs[1] == ["scrypt", "16384", "8", "1"]
+
+
+def test_a_wrong_password_has_to_wait(config: Config) -> None:
+    made = authenticator(config)
+    made.failure_delay = 3600
+
+    async def attempt() -> None:
+        await asyncio.wait_for(made.authenticate(None, {"username": "ann", "password": "wrong"}), 0.5)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(attempt())
+
+
+def test_the_inventory_decides_who_stays(config: Config) -> None:
+    made = authenticator(config)
+    ann, gone = SimpleNamespace(name="ann"), SimpleNamespace(name="gone")
+    made.add_user(gone)  # a record from before
+    made.delete_user(ann)  # an admin deleted the record
+    assert asyncio.run(made.refresh_user(ann)) is True
+    assert asyncio.run(made.refresh_user(gone)) is False
+
+
+def test_a_users_pod_is_locked_down(config: Config) -> None:
+    spec = pod(config, "ann")["spec"]
+    [server] = spec["containers"]
+    assert server["securityContext"] == {
+        "runAsUser": 1000,
+        "runAsGroup": 100,
+        "runAsNonRoot": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert spec["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert server["resources"] == {
+        "requests": {"cpu": 0.1, "memory": 1024**3},
+        "limits": {"cpu": 4.0, "memory": 4 * 1024**3},
+    }
+
+
+def test_a_users_home_is_its_directory_alone(config: Config) -> None:
+    spec = pod(config, "john.doe")["spec"]
+    [server] = spec["containers"]
+    assert spec["volumes"] == [{"name": "homes", "persistentVolumeClaim": {"claimName": "people"}}]
+    assert server["volumeMounts"] == [{"name": "homes", "mountPath": "/home/john.doe", "subPath": "homes/john.doe"}]
+    env = {e["name"]: e["value"] for e in server["env"] if "value" in e}
+    assert server["workingDir"] == env["HOME"] == "/home/john.doe"
+    assert (env["NB_USER"], env["NB_UID"], env["NB_GID"]) == ("john.doe", "1000", "100")
+    assert env["JUPYTERHUB_ACTIVITY_INTERVAL"] == "0"
+    assert server["args"][0] == "jupyterhub-singleuser"
+    assert "command" not in server, "the image's entry point stays"
+
+
+def test_policies_meet_the_users_pod(config: Config) -> None:
+    manifest = pod(config, "ann")
+    for key, value in {
+        "app.kubernetes.io/name": "jupyterhub",
+        "app.kubernetes.io/component": "singleuser-server",
+    }.items():
+        assert manifest["metadata"]["labels"][key] == value
+    assert manifest["spec"]["containers"][0]["ports"][0]["containerPort"] == 8888
+    assert manifest["metadata"]["name"] == "jupyter-ann"
+
+
+def test_the_verify_user_alone_chooses_a_node(config: Config) -> None:
+    assert pod(config, VERIFY_USER, node="worker1")["spec"]["nodeSelector"] == {"kubernetes.io/hostname": "worker1"}
+    assert "nodeSelector" not in pod(config, VERIFY_USER)["spec"]
+    assert "nodeSelector" not in pod(config, "ann", node="worker1")["spec"]
+
+
+@pytest.mark.parametrize("name", ["../ann", "a/b", "ann\n", ".ssh", "{x}", ""])
+def test_a_name_that_is_no_directory_gets_no_pod(config: Config, name: str) -> None:
+    with pytest.raises(HTTPError, match="cannot have a home directory"):
+        pod(config, name)
+
+
+class Home:
+    """Runs the init container's script on a real directory."""
+
+    def __init__(self, config: Config, volume: Path) -> None:
+        [init] = pod(config, "ann")["spec"]["initContainers"]
+        self.init = init
+        self.volume = volume
+        self.home = volume / "homes" / "ann"
+
+    def __call__(self) -> subprocess.CompletedProcess[str]:
+        *shell, script = self.init["command"]
+        env = {e["name"]: e["value"] for e in self.init["env"]}
+        command = [*shell, script.replace("cd /volume", f"cd {self.volume}")]
+        return subprocess.run(
+            command, env={"PATH": "/usr/bin:/bin", **env}, capture_output=True, text=True, check=False
+        )
+
+
+@pytest.fixture
+def home(config: Config, tmp_path: Path) -> Home:
+    made = Home(config, tmp_path)
+    if os.geteuid() != 0:
+        pytest.skip("needs root to set owners")
+    return made
+
+
+def test_the_init_container_can_do_nothing_but_make_homes(home: Home) -> None:
+    assert home.init["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"]}
+    assert home.init["securityContext"]["readOnlyRootFilesystem"] is True
+    assert home.init["volumeMounts"] == [{"name": "homes", "mountPath": "/volume"}]
+
+
+def test_a_home_is_made_once(home: Home) -> None:
+    assert home().returncode == 0
+    status = home.home.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (1000, 100, 0o700)
+    assert home.home.parent.stat().st_mode & 0o7777 == 0o711
+    (home.home / "work.txt").write_text("kept")
+    home.home.chmod(0o750)  # the user's own choice
+    assert home().returncode == 0
+    assert home.home.stat().st_mode & 0o7777 == 0o750
+    assert (home.home / "work.txt").read_text() == "kept"
+    assert [p.name for p in home.home.parent.iterdir()] == ["ann"]
+
+
+def test_an_interrupted_run_is_completed(home: Home) -> None:
+    (home.volume / "homes" / ".new.ann").mkdir(parents=True)
+    assert home().returncode == 0
+    assert home.home.stat().st_uid == 1000
+    assert [p.name for p in home.home.parent.iterdir()] == ["ann"]
+
+
+def test_a_symlink_is_not_followed(home: Home) -> None:
+    (home.volume / "homes").mkdir()
+    (home.volume / "secret").mkdir()
+    home.home.symlink_to(home.volume / "secret")
+    done = home()
+    assert done.returncode == 1
+    assert "homes/ann on the NFS volume: it is a symbolic link" in done.stderr
+    assert (home.volume / "secret").stat().st_uid == 0
+
+
+def test_a_file_in_the_way_is_named(home: Home) -> None:
+    (home.volume / "homes").mkdir()
+    home.home.write_text("not a directory")
+    done = home()
+    assert done.returncode == 1
+    assert "it is not a directory" in done.stderr
+    assert home.home.read_text() == "not a directory"
