@@ -1,0 +1,125 @@
+#!/usr/bin/python
+"""Ansible module benchmark_clicks: how long a JupyterHub's user waits for a server."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: benchmark_clicks
+short_description: Measures how long a JupyterHub's user waits for JupyterLab and for a server's end
+version_added: 0.1.0
+description:
+  - Starts a server, opens its JupyterLab page and stops it, several times over, and notes how long each took.
+  - Removes the server and the user's record at the end. The home directory on the NFS server is not its business.
+requirements: [requests, websocket-client]
+attributes:
+  check_mode:
+    support: none
+    description: It starts servers, so it is skipped in check mode.
+options:
+  url:
+    description: Address of the hub, for example V(http://172.16.0.100:30080).
+    type: str
+    required: true
+  user:
+    description: Name of the user who clicks. No person may have it; the record is removed at the end.
+    type: str
+    default: jhok-verify
+  password:
+    description: Password for the login page's form.
+    type: str
+    required: true
+  service_token:
+    description: API token of a hub service that may list and delete users and their servers.
+    type: str
+    required: true
+  rounds:
+    description: How often a server is started and stopped.
+    type: int
+    default: 10
+  start_timeout:
+    description: Seconds until a server must be ready.
+    type: int
+    default: 300
+  stop_timeout:
+    description: Seconds until a server must be gone.
+    type: int
+    default: 90
+author: [The jhok.lab authors (@jhok)]
+"""
+
+EXAMPLES = r"""
+- name: Click ten times
+  jhok.lab.benchmark_clicks:
+    url: http://172.16.0.100:30080
+    password: "{{ secrets.verify_password }}"
+    service_token: "{{ secrets.verify_token }}"
+  register: clicks
+"""
+
+RETURN = r"""
+click_to_jupyter:
+  description: Seconds from the request to start a server to its JupyterLab page, for each round.
+  returned: success
+  type: list
+  elements: float
+  sample: [4.2, 3.9]
+stop:
+  description: Seconds from the request to stop the server until the hub knows of none, for each round.
+  returned: success
+  type: list
+  elements: float
+  sample: [2.5, 2.7]
+"""
+
+import time
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.jhok.lab.plugins.module_utils import hub_client
+from ansible_collections.jhok.lab.plugins.module_utils.hub_client import HubClient, HubError
+
+
+def click(client: HubClient, user: str, start_timeout: float, stop_timeout: float) -> tuple[float, float]:
+    """Start a server, open JupyterLab, stop it; return the seconds of start with page and of the stop."""
+    begin = time.monotonic()
+    client.start_server(user, {}, start_timeout)
+    client.lab_page(user)
+    opened = time.monotonic()
+    client.stop_server(user, stop_timeout)
+    return round(opened - begin, 3), round(time.monotonic() - opened, 3)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "user": {"type": "str", "default": "jhok-verify"},
+            "password": {"type": "str", "required": True, "no_log": True},
+            "service_token": {"type": "str", "required": True, "no_log": True},
+            "rounds": {"type": "int", "default": 10},
+            "start_timeout": {"type": "int", "default": 300},
+            "stop_timeout": {"type": "int", "default": 90},
+        },
+        supports_check_mode=False,
+    )
+    if hub_client.IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("requests, websocket-client"), exception=hub_client.IMPORT_ERROR)
+    params = module.params
+    user, timeouts = params["user"], (params["start_timeout"], params["stop_timeout"])
+    admin = HubClient(params["url"], token=params["service_token"])
+    visitor = HubClient(params["url"])
+    try:
+        admin.stop_server(user, params["stop_timeout"])
+        try:
+            visitor.sign_in(user, params["password"])
+            times = [click(visitor, user, *timeouts) for _ in range(params["rounds"])]
+        finally:
+            admin.stop_server(user, params["stop_timeout"])
+            admin.delete_user(user)
+    except (HubError, OSError) as error:  # requests' own errors are OSErrors
+        module.fail_json(msg=f"The hub at {params['url']} could not be measured: {error}")
+    module.exit_json(changed=False, click_to_jupyter=[start for start, _ in times], stop=[stop for _, stop in times])
+
+
+if __name__ == "__main__":
+    main()
