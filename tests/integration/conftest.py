@@ -1,0 +1,165 @@
+"""A real etcd and kube-apiserver for tests that need the Kubernetes API."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from ansible_collections.jhok.lab.plugins.module_utils.k8s import Cluster
+
+IMAGE = "localhost/jhok/kubernetes-build:latest"
+"""Image that role bundle builds; it holds the binary under /out."""
+
+START_SECONDS = 60
+
+USERS = ("admin", "nobody", "stranger")
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """A running API server, without controllers, scheduler and nodes."""
+
+    kubeconfig: Path
+    cluster: Cluster
+
+
+def _binary(name: str, advice: str) -> str:
+    found = shutil.which(name)
+    if not found:
+        pytest.fail(f"{name} is not installed: {advice}", pytrace=False)
+    return found
+
+
+def _kube_apiserver(cache: Path) -> str:
+    """Return the path of a kube-apiserver: ``$JHOK_KUBE_APISERVER``, or the one in the image that the bundle builds."""
+    given = os.environ.get("JHOK_KUBE_APISERVER")
+    if given:
+        if not os.access(given, os.X_OK):
+            pytest.fail(f"JHOK_KUBE_APISERVER={given} is not an executable file.", pytrace=False)
+        return given
+    podman = _binary("podman", "apt-get install podman, or set JHOK_KUBE_APISERVER to a kube-apiserver.")
+    image = subprocess.run([podman, "image", "inspect", "-f", "{{.Id}}", IMAGE], capture_output=True, text=True)
+    if image.returncode:
+        pytest.fail(
+            f"There is no image {IMAGE}. Let role bundle build it (make integration does), or set "
+            "JHOK_KUBE_APISERVER to a kube-apiserver.",
+            pytrace=False,
+        )
+    binary = cache / f"kube-apiserver-{image.stdout.strip()[:12]}"
+    if not binary.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        # Moved into place whole, since several test processes may come here at once.
+        partial = cache / f"{binary.name}.{os.getpid()}"
+        container = subprocess.check_output([podman, "create", IMAGE, "true"], text=True).strip()
+        try:
+            subprocess.run([podman, "cp", f"{container}:/out/kube-apiserver", partial], check=True)
+        finally:
+            subprocess.run([podman, "rm", container], check=True, capture_output=True)
+        partial.rename(binary)
+    return str(binary)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for entry in sockets:
+            entry.bind(("127.0.0.1", 0))
+        return [entry.getsockname()[1] for entry in sockets]
+
+
+@pytest.fixture(scope="session")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """Start etcd and kube-apiserver on 127.0.0.1 and stop them after the last test."""
+    # Not at the top: pytest reads this file before its Ansible plugin makes collections importable.
+    from ansible_collections.jhok.lab.plugins.module_utils.k8s import K8sError, connect
+
+    cache = Path(os.environ.get("JHOK_CACHE_DIR") or Path.home() / ".cache/jhok-lab") / "test"
+    etcd = _binary("etcd", "apt-get install etcd-server.")
+    openssl = _binary("openssl", "apt-get install openssl.")
+    apiserver = _kube_apiserver(cache)
+    root = tmp_path_factory.mktemp("kubernetes")
+    client_port, peer_port, api_port = _free_ports(3)
+    subprocess.run([openssl, "genrsa", "-out", root / "sa.key", "2048"], check=True, capture_output=True)
+    (root / "tokens.csv").write_text('admin-token,admin,admin,"system:masters"\nnobody-token,nobody,nobody\n')
+    kubeconfig = root / "kubeconfig"
+    kubeconfig.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "admin",
+                "clusters": [
+                    {
+                        "name": "test",
+                        "cluster": {
+                            "server": f"https://127.0.0.1:{api_port}",
+                            "certificate-authority": str(root / "certs/apiserver.crt"),
+                        },
+                    }
+                ],
+                "users": [{"name": name, "user": {"token": f"{name}-token"}} for name in USERS],
+                "contexts": [{"name": name, "context": {"cluster": "test", "user": name}} for name in USERS],
+            }
+        )
+    )
+    commands = [
+        [
+            etcd,
+            f"--data-dir={root / 'etcd'}",
+            f"--listen-client-urls=http://127.0.0.1:{client_port}",
+            f"--advertise-client-urls=http://127.0.0.1:{client_port}",
+            f"--listen-peer-urls=http://127.0.0.1:{peer_port}",
+            f"--initial-advertise-peer-urls=http://127.0.0.1:{peer_port}",
+            f"--initial-cluster=default=http://127.0.0.1:{peer_port}",
+            "--unsafe-no-fsync",
+        ],
+        [
+            apiserver,
+            f"--etcd-servers=http://127.0.0.1:{client_port}",
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            f"--secure-port={api_port}",
+            f"--cert-dir={root / 'certs'}",
+            f"--token-auth-file={root / 'tokens.csv'}",
+            "--authorization-mode=RBAC",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            f"--service-account-key-file={root / 'sa.key'}",
+            f"--service-account-signing-key-file={root / 'sa.key'}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            # A Pod would need a token Secret, which only the controller manager makes.
+            "--disable-admission-plugins=ServiceAccount",
+        ],
+    ]
+    with ExitStack() as stack:
+        started = []
+        for command in commands:
+            log = stack.enter_context((root / f"{Path(command[0]).name}.log").open("wb"))
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=root)
+            started.append(process)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                cluster = connect(kubeconfig)  # its CA is the certificate that the API server makes for itself
+                cluster.raw("/readyz")
+                cluster.get("v1", "Namespace", "default")
+                break
+            except (K8sError, OSError) as error:
+                if time.monotonic() > deadline or any(process.poll() is not None for process in started):
+                    logs = "".join(path.read_text()[-2000:] for path in root.glob("*.log"))
+                    pytest.fail(f"The API server did not start: {error}\n{logs}", pytrace=False)
+                time.sleep(0.2)
+        yield ApiServer(kubeconfig, cluster)

@@ -1,0 +1,228 @@
+"""Role bundle with source upstream: a real web server and a real registry that serve artifacts under upstream's names.
+
+Needs ansible-playbook, docker-registry and skopeo; what lies outside the site is made here: the "kubeadm" is a script
+that answers as kubeadm does.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+VERSION, CRICTL, CNI = "v1.33.0", "v1.33.0", "v1.7.1"  # not pinned: the published sums are asked for
+PLUGINS = ("bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "tuning")
+IMAGES = ["kube-apiserver:v1.33.0", "coredns/coredns:v1.12.0", "pause:3.10"]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def make_layout(path: Path, references: list[str]) -> None:
+    """Write an OCI layout with one tiny image per reference, all on one shared gzip layer as upstream has them."""
+    blobs = path / "blobs/sha256"
+    blobs.mkdir(parents=True)
+
+    def blob(content: bytes, media_type: str) -> dict[str, Any]:
+        digest = hashlib.sha256(content).hexdigest()
+        (blobs / digest).write_bytes(content)
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
+
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        member = tarfile.TarInfo("hello")
+        member.size = 5
+        tar.addfile(member, io.BytesIO(b"hello"))
+    diff_id = "sha256:" + hashlib.sha256(stream.getvalue()).hexdigest()
+    layer = blob(gzip.compress(stream.getvalue(), mtime=0), "application/vnd.oci.image.layer.v1.tar+gzip")
+    manifests = []
+    for reference in references:
+        config = {"architecture": "amd64", "os": "linux", "config": {"Labels": {"name": reference}}}
+        config["rootfs"] = {"type": "layers", "diff_ids": [diff_id]}
+        image = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": [layer]}
+        image["config"] = blob(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json")
+        manifests.append(
+            blob(json.dumps(image).encode(), "application/vnd.oci.image.manifest.v1+json")
+            | {"annotations": {"org.opencontainers.image.ref.name": reference}}
+        )
+    (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": manifests}))
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """Run docker-registry on the loopback address and return its host and port."""
+    program = shutil.which("docker-registry")
+    assert program, "install the packages docker-registry and skopeo"
+    address = f"127.0.0.1:{free_port()}"
+    config = tmp_path / "registry.yml"
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
+    config.write_text(json.dumps({"version": 0.1, "storage": storage, "http": {"addr": address}}))
+    with (tmp_path / "registry.log").open("w") as log:
+        process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            opener.open(f"http://{address}/v2/").close()
+            break
+        except urllib.error.URLError:
+            assert process.poll() is None, (tmp_path / "registry.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    yield address
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Serve upstream's files under their names and return URL and directory."""
+    web = tmp_path / "web"
+
+    def serve(path: str, content: bytes) -> None:
+        (web / path).parent.mkdir(parents=True, exist_ok=True)
+        (web / path).write_bytes(content)
+        (web / f"{path}.sha256").write_text(hashlib.sha256(content).hexdigest() + "\n")
+
+    def archive(names: tuple[str, ...]) -> bytes:
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+            for name in names:
+                member = tarfile.TarInfo(f"./{name}")
+                member.size = len(name)
+                tar.addfile(member, io.BytesIO(name.encode()))
+        return stream.getvalue()
+
+    lines = "\n".join(f"registry.k8s.io/{image}" for image in IMAGES)
+    wanted = f'"config images list --kubernetes-version {VERSION} --image-repository registry.k8s.io"'
+    kubeadm = f'#!/bin/sh\n[ "$*" = {wanted} ] || exit 64\ncat <<END\n{lines}\nEND\n'
+    serve(f"{VERSION}/bin/linux/amd64/kubeadm", kubeadm.encode())
+    serve(f"{VERSION}/bin/linux/amd64/kubelet", b"kubelet")
+    serve(f"{VERSION}/bin/linux/amd64/kubectl", b"kubectl")
+    tools = f"kubernetes-sigs/cri-tools/releases/download/{CRICTL}/crictl-{CRICTL}-linux-amd64.tar.gz"
+    serve(tools, archive(("crictl",)))
+    plugins = f"containernetworking/plugins/releases/download/{CNI}/cni-plugins-linux-amd64-{CNI}.tgz"
+    serve(plugins, archive(PLUGINS))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(web))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", web
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def play(tmp_path: Path, *arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
+    """Run role bundle on this machine."""
+    playbook = tmp_path / "play.yml"
+    if not (tmp_path / "group_vars").exists():
+        (tmp_path / "group_vars").symlink_to(ROOT / "playbooks" / "group_vars")
+    tasks = [{"ansible.builtin.include_role": {"name": "jhok.lab.bundle"}}]
+    given = {"ansible_python_interpreter": sys.executable, "bundle_dir": str(tmp_path / "bundle"), **variables}
+    playbook.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "vars": given, "tasks": tasks}]))
+    program = Path(sys.executable).with_name("ansible-playbook")
+    return subprocess.run(
+        [str(program), "-i", "localhost,", "-c", "local", str(playbook), *arguments],
+        cwd=ROOT,
+        env=os.environ | {"no_proxy": "127.0.0.1", "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_upstream(tmp_path: Path, mirror: tuple[str, Path], registry: str) -> None:
+    url, web = mirror
+    make_layout(tmp_path / "upstream", IMAGES)
+    for image in IMAGES:
+        command = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", "--format", "v2s2"]
+        subprocess.run([*command, f"oci:{tmp_path}/upstream:{image}", f"docker://{registry}/k8s/{image}"], check=True)
+    variables = {
+        "bundle_source": "upstream",
+        "bundle_kubernetes_version": VERSION,
+        "bundle_crictl_version": CRICTL,
+        "bundle_cni_version": CNI,
+        "bundle_upstream_files_mirror": url,
+        "bundle_upstream_github_mirror": url,
+        "bundle_upstream_images_mirror": f"{registry}/k8s",
+        "bundle_upstream_images_tls_verify": False,
+    }
+    kubelet = web / VERSION / "bin/linux/amd64/kubelet"
+    bundle = tmp_path / "bundle"
+
+    # A bare machine in check mode.
+    run = play(tmp_path, "--check", **variables)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert not bundle.exists()
+
+    # An altered file is refused, a missing one named with the variable to look at.
+    kubelet.write_bytes(b"altered")
+    run = play(tmp_path, **variables)
+    assert run.returncode != 0
+    assert f"{url}/{VERSION}/bin/linux/amd64/kubelet has SHA-256 sum" in run.stdout + run.stderr
+    kubelet.unlink()
+    run = play(tmp_path, **variables)
+    assert run.returncode != 0
+    assert "kubelet answered 404" in run.stdout + run.stderr
+    assert "bundle_upstream_files_mirror" in run.stdout + run.stderr
+    assert not (bundle / "manifest.json").exists()
+    kubelet.write_bytes(b"kubelet")
+
+    run = play(tmp_path, **variables)
+    assert run.returncode == 0, run.stdout + run.stderr
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert (manifest["kubernetes_version"], manifest["source"]) == (VERSION, "upstream")
+    assert (bundle / "bin/kubelet").read_bytes() == b"kubelet"
+    assert (bundle / "cni/host-local").read_bytes() == b"host-local"
+    assert [f"{image['name']}:{image['tag']}" for image in manifest["images"]] == [
+        "kubernetes/coredns:v1.12.0",
+        "kubernetes/kube-apiserver:v1.33.0",
+        "kubernetes/pause:3.10",
+    ]
+    assert len(list((bundle / "images/blobs/sha256").iterdir())) == 3 * 2 + 1, "the layer is shared"
+
+    # Nothing changed: nothing is asked for (the mirror is empty by now).
+    shutil.rmtree(web)
+    run = play(tmp_path, **variables)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "changed=0" in run.stdout
+
+    # Carried elsewhere it is whole, until a byte of it changes.
+    carried = {"bundle_source": "directory", "bundle_dir": str(tmp_path / "carried")}
+    shutil.copytree(bundle, tmp_path / "carried")
+    run = play(tmp_path, **carried)
+    assert run.returncode == 0, run.stdout + run.stderr
+    blobs = tmp_path / "carried/images/blobs/sha256"
+    image = json.loads((blobs / manifest["images"][0]["digest"].removeprefix("sha256:")).read_text())
+    layer = blobs / image["layers"][0]["digest"].removeprefix("sha256:")
+    layer.write_bytes(layer.read_bytes()[:-1] + b"!")
+    run = play(tmp_path, **carried)
+    assert run.returncode != 0
+    assert f"{layer.name}: SHA-256 sum differs" in run.stdout + run.stderr
