@@ -1,0 +1,103 @@
+# All that a person types here. Every target makes its own set-up, on a bare Debian 12 too (as root, or with sudo).
+#   make demo        the lab on this machine: two nodes, NFS homes, a JupyterHub, verified     (about 15 min, later 4)
+#   make demo-down   removes the lab; the homes go only with HOMES=1
+#   make test        check, unit, integration and molecule                                     (about 35 min)
+#   make check|unit|integration|molecule                 one part of it
+#   make benchmark   times of a cold, a warm and a no-change run, of a start, of k8s_objects
+#   make docs|changelog|build                            variables for docs/admin, release notes, collection archive
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help venv check unit integration molecule test fresh times demo demo-down benchmark docs changelog build
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+TIMES := .cache/times
+PLAYBOOK := ansible-playbook $(ARGS)
+# In the order of site.yml: they build one site on one lab.
+SCENARIOS := default bundle nfs_server node registry kubernetes storage jupyterhub site faults interrupt
+SOURCES := $(wildcard plugins tests images roles molecule docs)
+
+# $(call stage,name,how long it may take,command): says what goes on, runs it, notes how long it took.
+define stage
+@mkdir -p $(dir $(TIMES)); printf '\n==> %s (%s)\n' '$(1)' '$(2)'; start=$$SECONDS; \
+{ $(3); }; status=$$?; printf '%6d s  %s\n' $$((SECONDS - start)) '$(1)' | tee -a $(TIMES); exit $$status
+endef
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+venv: .venv/dev.stamp
+
+# What the playbooks need.
+.venv/run.stamp: requirements.txt
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, as in Debian 12")'
+	@python3 -c 'import ensurepip, venv' 2>/dev/null && command -v git ssh >/dev/null || { \
+	  $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -q --no-install-recommends git openssh-client python3-venv; }
+	@[ -x .venv/bin/pip ] || python3 -m venv .venv
+	$(call stage,packages of requirements.txt,1 to 3 min,pip install -q --disable-pip-version-check -r requirements.txt)
+	@touch $@
+
+# What the tests need besides.
+.venv/dev.stamp: .venv/run.stamp requirements-dev.txt
+	$(call stage,packages of requirements-dev.txt,1 min,pip install -q --disable-pip-version-check -r requirements-dev.txt)
+	@touch $@
+
+check: venv
+	$(call stage,yamllint,5 s,yamllint --strict .)
+	$(call stage,ruff,1 s,ruff check $(SOURCES) && ruff format --check $(SOURCES))
+	$(call stage,mypy,30 s,mypy plugins)
+	$(call stage,ansible-lint,1 min,ansible-lint)
+	$(call stage,changelog fragments,1 s,antsibull-changelog lint)
+
+unit: venv
+	$(call stage,unit,1 min,pytest tests/unit -n 2 $(PYTEST_ARGS))
+
+# The tests run a kube-apiserver out of the image that the bundle is built with, and daemons of Debian's, which they start
+# themselves: a service that comes with a package is not left running.
+integration: venv
+	@missing=; command -v etcd >/dev/null || missing='etcd-server'; \
+	for program in docker-registry openssl; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	[ -z "$$missing" ] || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -q --no-install-recommends $$missing || exit; \
+	  [ ! -d /run/systemd/system ] || for unit in etcd docker-registry; do \
+	    case "$$missing" in *$$unit*) $(SUDO) systemctl disable --now $$unit;; esac; done; }
+	$(call stage,bundle,10 s; the first time 12 min to build Kubernetes and the images,$(PLAYBOOK) site.yml --tags bundle)
+	$(call stage,integration,5 min,pytest tests/integration -n 2 --dist loadfile $(PYTEST_ARGS))
+
+molecule: venv
+	$(call stage,molecule,25 min,molecule --base-config molecule/shared/base.yml test $(SCENARIOS:%=--scenario-name %))
+
+# integration comes last: its API server is the one that molecule's bundle has built.
+test: fresh check unit molecule integration times
+
+demo: fresh .venv/run.stamp
+	$(call stage,lab,1 min; the first time 4 min to make the node image,$(PLAYBOOK) playbooks/lab_up.yml)
+	$(call stage,site,3 min; the first time 12 min to build Kubernetes and the images,$(PLAYBOOK) site.yml --skip-tags summary)
+	$(call stage,verify,1 min,$(PLAYBOOK) playbooks/verify.yml)
+	@$(MAKE) --no-print-directory times
+	@ANSIBLE_CALLBACKS_ENABLED= ansible-playbook playbooks/access.yml
+
+demo-down: .venv/run.stamp
+	$(call stage,lab down,15 s,$(PLAYBOOK) playbooks/lab_down.yml $(if $(HOMES),-e lab_remove_homes=true))
+
+benchmark: .venv/run.stamp
+	$(call stage,benchmark,15 min,$(PLAYBOOK) playbooks/benchmark.yml)
+
+docs: .venv/run.stamp
+	@python docs/generate.py
+
+changelog: venv
+	@antsibull-changelog release
+
+build: .venv/run.stamp
+	@ansible-galaxy collection build --force
+
+fresh:
+	@rm -f $(TIMES)
+
+times:
+	@printf '\nHow long it took:\n'; cat $(TIMES); awk '{s += $$1} END {printf "%6d s  in all\n", s}' $(TIMES)
