@@ -68,7 +68,11 @@ integration: venv
 	$(call stage,bundle,10 s; the first time 12 min to build Kubernetes and the images,$(PLAYBOOK) site.yml --tags bundle)
 	$(call stage,integration,5 min,pytest tests/integration -n 2 --dist loadfile $(PYTEST_ARGS))
 
+# Molecule notes which labs it made under the name of the checkout's last folder: two clones share the note. Here it has
+# its own, and none to begin with, so that the lab is always asked for.
+export MOLECULE_EPHEMERAL_DIRECTORY := $(CURDIR)/.cache/molecule
 molecule: venv
+	@rm -rf $(MOLECULE_EPHEMERAL_DIRECTORY)
 	$(call stage,molecule,25 min,molecule --base-config molecule/shared/base.yml test $(SCENARIOS:%=--scenario-name %))
 
 # integration comes last: its API server is the one that molecule's bundle has built.
