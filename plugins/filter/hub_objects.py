@@ -6,16 +6,16 @@ DOCUMENTATION = r"""
 name: hub_objects
 short_description: Kubernetes objects of role jupyterhub, but its Secret
 version_added: "0.1.0"
-description: Account, configuration, Deployments, Services and policies of the hub and its proxy. A pure function.
-positional: _input, config, secrets
+description: Account, configuration, Deployments, Services and policies of the hub and its proxy.
+positional: _input, directory, secrets
 options:
   _input:
     description: The variables of role C(jhok.lab.jupyterhub) that shape objects, without the prefix C(jupyterhub_).
     type: dict
     required: true
-  config:
-    description: The text of jupyterhub_config.py.
-    type: str
+  directory:
+    description: Folder of the files that the hub reads, on the control machine.
+    type: path
     required: true
   secrets:
     description: The values that M(jhok.lab.secret_store) returned. Only a digest of them gets into the objects.
@@ -25,7 +25,7 @@ options:
 
 EXAMPLES = r"""
 entries: "{{ jupyterhub_users | jhok.lab.hub_secret_entries(jupyterhub_admins) }}"
-objects: "{{ __jupyterhub_settings | jhok.lab.hub_objects(config, result.secrets) }}"
+objects: "{{ __jupyterhub_settings | jhok.lab.hub_objects(role_path ~ '/files/hub', result.secrets) }}"
 secrets: "{{ __jupyterhub_settings | jhok.lab.hub_secrets(result.secrets) }}"
 """
 
@@ -36,10 +36,21 @@ _value:
   elements: dict
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.jhok.lab.plugins.plugin_utils.hub import hub_objects, hub_secret_entries, hub_secrets
+from ansible_collections.jhok.lab.plugins.plugin_utils.hub import (
+    HubSettings,
+    hub_files,
+    hub_objects,
+    hub_secret_entries,
+    hub_secrets,
+)
+
+
+def objects(settings: HubSettings, directory: str, secrets: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the objects of a hub that reads the files in `directory`."""
+    return hub_objects(settings, hub_files(directory), secrets)
 
 
 class FilterModule:
@@ -47,4 +58,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"hub_objects": hub_objects, "hub_secrets": hub_secrets, "hub_secret_entries": hub_secret_entries}
+        return {"hub_objects": objects, "hub_secrets": hub_secrets, "hub_secret_entries": hub_secret_entries}

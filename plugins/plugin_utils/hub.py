@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypedDict
 
 Object = dict[str, Any]
@@ -153,17 +154,29 @@ def hub_config(settings: HubSettings) -> str:
     return json.dumps({**chosen, "singleuser_image": settings["images"]["singleuser"]}, indent=2, sort_keys=True) + "\n"
 
 
-def hub_objects(settings: HubSettings, config: str, secrets: Mapping[str, str]) -> list[Object]:
+def hub_files(directory: str) -> dict[str, bytes]:
+    """Return the files that the hub reads, by their path below `directory`."""
+    root = Path(directory)
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.parent.name != "__pycache__"
+    }
+
+
+def hub_objects(settings: HubSettings, files: Mapping[str, bytes], secrets: Mapping[str, str]) -> list[Object]:
     """Return every object of the hub and its proxy but the Secret.
 
-    `config` is the text of jupyterhub_config.py. Of `secrets` only a digest gets in, so that a change restarts pods.
+    `files` are the hub's own by their path below /etc/jupyterhub. Of `secrets` only a digest gets in, so that a change
+    restarts pods.
     """
-    files = {"jupyterhub_config.py": config, "settings.json": hub_config(settings)}
+    files = {**files, "settings.json": hub_config(settings).encode()}
+    config_map = _config_map(settings, files)
     secret_data = hub_secrets(settings, secrets)[0]["data"]
     return [
         *_service_account(settings),
-        {"apiVersion": "v1", "kind": "ConfigMap", **_metadata(settings, "hub"), "data": files},
-        _hub_deployment(settings, _digest([files, secret_data])),
+        config_map,
+        _hub_deployment(settings, sorted(files), _digest([config_map, secret_data])),
         _proxy_deployment(settings, _digest(secret_data["proxy-auth-token"])),
         _service(settings, "hub", "hub", {"name": "http", "port": 8081, "targetPort": "http"}),
         _service(settings, "proxy-api", "proxy", {"name": "api", "port": 8001, "targetPort": "api"}),
@@ -213,6 +226,27 @@ def _service_account(settings: HubSettings) -> list[Object]:
             "subjects": [{"kind": "ServiceAccount", "name": "hub", "namespace": settings["namespace"]}],
         },
     ]
+
+
+def _key(path: str) -> str:
+    """Return the key of a file in a ConfigMap, which knows no folders."""
+    return path.replace("/", "__")
+
+
+def _config_map(settings: HubSettings, files: Mapping[str, bytes]) -> Object:
+    data, binary = {}, {}
+    for path, content in sorted(files.items()):
+        try:
+            data[_key(path)] = content.decode()
+        except UnicodeDecodeError:
+            binary[_key(path)] = base64.b64encode(content).decode()
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        **_metadata(settings, "hub"),
+        "data": data,
+        **({"binaryData": binary} if binary else {}),
+    }
 
 
 def _probe(path: str, port: str, **times: int) -> Object:
@@ -295,7 +329,7 @@ def _image_puller(settings: HubSettings) -> Object:
     }
 
 
-def _hub_deployment(settings: HubSettings, checksum: str) -> Object:
+def _hub_deployment(settings: HubSettings, paths: list[str], checksum: str) -> Object:
     """Return the hub. Its database's volume decides on which node it runs."""
     container = {
         "image": settings["images"]["hub"],
@@ -320,7 +354,7 @@ def _hub_deployment(settings: HubSettings, checksum: str) -> Object:
             "projected": {
                 "defaultMode": 0o440,
                 "sources": [
-                    {"configMap": {"name": "hub"}},
+                    {"configMap": {"name": "hub", "items": [{"key": _key(path), "path": path} for path in paths]}},
                     {
                         "secret": {
                             "name": "hub",

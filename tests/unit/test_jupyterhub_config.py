@@ -20,6 +20,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.hub import (
     hub_secret_entries,
     hub_secrets,
 )
+from hub_signin import PasswordAuthenticator
 from jupyterhub.app import JupyterHub
 from jupyterhub.auth import Authenticator
 from jupyterhub.crypto import CryptKeeper
@@ -35,10 +36,19 @@ from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "roles" / "jupyterhub" / "files" / "jupyterhub_config.py"
+CONFIG = ROOT / "roles" / "jupyterhub" / "files" / "hub" / "jupyterhub_config.py"
 LAB = yaml.safe_load((ROOT / "tests" / "unit" / "golden" / "hub" / "lab-settings.yml").read_text())
 CLASSES = {
-    cls.__name__: cls for cls in (JupyterHub, Authenticator, CryptKeeper, ConfigurableHTTPProxy, Spawner, KubeSpawner)
+    cls.__name__: cls
+    for cls in (
+        JupyterHub,
+        Authenticator,
+        PasswordAuthenticator,
+        CryptKeeper,
+        ConfigurableHTTPProxy,
+        Spawner,
+        KubeSpawner,
+    )
 }
 PASSWORD = "correct horse"
 

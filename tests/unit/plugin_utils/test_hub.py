@@ -20,7 +20,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.hub import (
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "unit" / "golden" / "hub"
-CONFIG = "# the hub's configuration\n"
+FILES = {"jupyterhub_config.py": b"# the hub's configuration\n", "static/icon.png": b"\x89PNG"}
 
 DEMO: HubSettings = yaml.safe_load((GOLDEN / "demo-settings.yml").read_text())
 LAB: HubSettings = yaml.safe_load((GOLDEN / "lab-settings.yml").read_text())
@@ -32,7 +32,7 @@ def secrets(settings: HubSettings) -> dict[str, str]:
 
 
 def objects(settings: HubSettings) -> list[dict[str, Any]]:
-    return hub_objects(settings, CONFIG, secrets(settings))
+    return hub_objects(settings, FILES, secrets(settings))
 
 
 def find(found: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
@@ -78,15 +78,31 @@ def test_entries_are_announced_to_people_only() -> None:
     assert entries["jupyterhub/password-hash/jhok-verify"]["source"] == "jupyterhub/password/jhok-verify"
 
 
+def test_the_hub_finds_its_files_where_they_lay(tmp_path: Path) -> None:
+    for path, content in FILES.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "hub.pyc").write_bytes(b"of the control machine's Python")
+    found = hub_objects(DEMO, hub.hub_files(str(tmp_path)), secrets(DEMO))
+    config_map = find(found, "ConfigMap", "hub")
+    pod = find(found, "Deployment", "hub")["spec"]["template"]["spec"]
+    items = {i["path"]: i["key"] for i in pod["volumes"][0]["projected"]["sources"][0]["configMap"]["items"]}
+    assert items.keys() == {*FILES, "settings.json"}
+    assert config_map["data"][items["jupyterhub_config.py"]].encode() == FILES["jupyterhub_config.py"]
+    assert base64.b64decode(config_map["binaryData"][items["static/icon.png"]]) == FILES["static/icon.png"]
+    assert len(config_map["data"]) + len(config_map["binaryData"]) == len(items)
+
+
 def test_a_changed_config_restarts_the_hub_and_spares_the_proxy() -> None:
-    before, after = objects(DEMO), hub_objects(DEMO, CONFIG + "# new\n", secrets(DEMO))
+    before, after = objects(DEMO), hub_objects(DEMO, {**FILES, "static/icon.png": b"\x89new"}, secrets(DEMO))
     assert checksum(before, "hub") != checksum(after, "hub")
     assert checksum(before, "proxy") == checksum(after, "proxy")
 
 
 def test_a_changed_proxy_token_restarts_both() -> None:
     before = objects(DEMO)
-    after = hub_objects(DEMO, CONFIG, {**secrets(DEMO), "jupyterhub/proxy-auth-token": "another"})
+    after = hub_objects(DEMO, FILES, {**secrets(DEMO), "jupyterhub/proxy-auth-token": "another"})
     assert checksum(before, "hub") != checksum(after, "hub")
     assert checksum(before, "proxy") != checksum(after, "proxy")
 

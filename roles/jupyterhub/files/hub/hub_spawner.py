@@ -1,0 +1,153 @@
+"""Users' servers: their pods and homes."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jupyterhub.utils
+import kubespawner.spawner
+from kubespawner import KubeSpawner
+from tornado.web import HTTPError
+
+if TYPE_CHECKING:
+    from traitlets.config import Config
+
+# A name is also a directory of the homes' volume and part of paths, so it must never climb or hide.
+USERNAME_PATTERN = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z"
+VERIFY_USER = "jhok-verify"
+POLL_SECONDS = 0.5
+USER_UID, USER_GID = 1000, 100
+HOME = "/home/{unescaped_username}"
+
+# Makes the home before the kubelet would (as root:root). It appears under its name only when owner and mode are set,
+# so an interrupted run is completed by the next. Users see nothing above their own home.
+MAKE_HOME = """\
+set -eu
+umask 077
+cd /volume
+fail() { echo "cannot make the home directory homes/$HOME_NAME on the NFS volume: $1" >&2; exit 1; }
+[ -d homes ] || mkdir -m 0711 homes || fail "the export refuses uid 0 of this node (root_squash?)"
+[ ! -L homes ] || fail "homes is a symbolic link"
+cd homes
+[ ! -L "$HOME_NAME" ] || fail "it is a symbolic link"
+[ ! -d "$HOME_NAME" ] || exit 0
+[ ! -e "$HOME_NAME" ] || fail "it is not a directory"
+mkdir -p ".new.$HOME_NAME" || fail "the export refuses uid 0 of this node (root_squash?)"
+chmod 0700 ".new.$HOME_NAME"
+chown -h "$HOME_UID:$HOME_GID" ".new.$HOME_NAME" || fail "the export does not let this node set owners"
+mv -T ".new.$HOME_NAME" "$HOME_NAME"
+"""
+
+
+class PromptKubeSpawner(KubeSpawner):
+    """KubeSpawner that lets go of a pod as soon as its containers have ended.
+
+    The kubelet removes an ended pod in its next round, up to 10 s later (Kubernetes before 1.22), and the user could
+    start no server until then.
+    """
+
+    async def stop(self, now: bool = False) -> None:
+        """Stop the server; `now` leaves its processes no time to end."""
+        await self._start_watching_pods()
+        removal = asyncio.create_task(self._remove_when_ended())
+        try:
+            await super().stop(now)
+        finally:
+            removal.cancel()
+
+    async def _remove_when_ended(self) -> None:
+        key = f"{self.namespace}/{self.pod_name}"
+        while pod := self.pod_reflector.pods.get(key):
+            containers = pod["status"].get("containerStatuses") or []
+            if containers and all((container.get("state") or {}).get("terminated") for container in containers):
+                await super().stop(now=True)
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def before_spawn(spawner: KubeSpawner) -> None:
+    """Refuse names that are unsafe as a path; let the verify user choose a node, and nobody else."""
+    name = spawner.user.name
+    if not re.match(USERNAME_PATTERN, name):
+        raise HTTPError(400, f"The user name {name!r} cannot have a home directory: ask an admin for another name.")
+    node = spawner.user_options.get("node") if name == VERIFY_USER else None
+    spawner.node_selector = {"kubernetes.io/hostname": node} if isinstance(node, str) and node else {}
+
+
+def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str]) -> None:  # noqa: ARG001
+    """Set up the spawner."""
+    # How long a pod and its server are waited for between two looks: without this up to 5 s, of which a user sees most.
+    jupyterhub.utils.exponential_backoff = kubespawner.spawner.exponential_backoff = functools.partial(
+        jupyterhub.utils.exponential_backoff, max_wait=POLL_SECONDS
+    )
+
+    c.JupyterHub.spawner_class = PromptKubeSpawner
+    c.Spawner.pre_spawn_hook = before_spawn
+    c.Spawner.cmd = ["jupyterhub-singleuser"]
+    c.Spawner.default_url = "/lab"
+    c.Spawner.start_timeout = settings["start_timeout"]
+    c.Spawner.http_timeout = settings["http_timeout"]
+    c.Spawner.consecutive_failure_limit = 5
+    c.Spawner.cpu_guarantee = settings["user_cpu_guarantee"]
+    c.Spawner.cpu_limit = settings["user_cpu_limit"]
+    c.Spawner.mem_guarantee = settings["user_memory_guarantee"]
+    c.Spawner.mem_limit = settings["user_memory_limit"]
+    c.Spawner.environment = {
+        "HOME": HOME,
+        "NB_USER": "{unescaped_username}",
+        "NB_UID": str(USER_UID),
+        "NB_GID": str(USER_GID),
+        # Only what passes the proxy counts as use: a kernel that prints by itself does not keep a server alive.
+        "JUPYTERHUB_ACTIVITY_INTERVAL": "0",
+    }
+    c.KubeSpawner.namespace = settings["namespace"]
+    c.KubeSpawner.enable_user_namespaces = False
+    c.KubeSpawner.image = settings["singleuser_image"]
+    c.KubeSpawner.image_pull_policy = "IfNotPresent"
+    c.KubeSpawner.slug_scheme = "safe"
+    c.KubeSpawner.pod_name_template = "jupyter-{user_server}"
+    c.KubeSpawner.extra_labels = {"app.kubernetes.io/name": "jupyterhub", "app.kubernetes.io/managed-by": "kubespawner"}
+    c.KubeSpawner.working_dir = HOME
+    c.KubeSpawner.delete_grace_period = 10  # seconds for kernels to end
+    c.KubeSpawner.automount_service_account_token = False
+    c.KubeSpawner.uid = USER_UID
+    c.KubeSpawner.gid = USER_GID
+    c.KubeSpawner.allow_privilege_escalation = False
+    c.KubeSpawner.container_security_context = {"runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}
+    c.KubeSpawner.pod_security_context = {"seccompProfile": {"type": "RuntimeDefault"}}
+    c.KubeSpawner.extra_pod_config = {"enableServiceLinks": False}
+    c.KubeSpawner.storage_pvc_ensure = False
+    c.KubeSpawner.delete_pvc = False
+    c.KubeSpawner.volumes = [{"name": "homes", "persistentVolumeClaim": {"claimName": settings["homes_claim"]}}]
+    c.KubeSpawner.volume_mounts = [{"name": "homes", "mountPath": HOME, "subPath": "homes/{unescaped_username}"}]
+    c.KubeSpawner.init_containers = [
+        {
+            "name": "home",
+            "image": settings["singleuser_image"],
+            "imagePullPolicy": "IfNotPresent",
+            "command": [
+                "sh",
+                "-c",
+                MAKE_HOME.replace("{", "{{").replace("}", "}}"),
+            ],  # KubeSpawner formats every string
+            "env": [
+                {"name": "HOME_NAME", "value": "{unescaped_username}"},
+                {"name": "HOME_UID", "value": str(USER_UID)},
+                {"name": "HOME_GID", "value": str(USER_GID)},
+            ],
+            "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
+            "securityContext": {
+                "runAsUser": 0,
+                "runAsGroup": 0,
+                "runAsNonRoot": False,
+                "readOnlyRootFilesystem": True,
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"]},
+            },
+            "volumeMounts": [{"name": "homes", "mountPath": "/volume"}],
+        }
+    ]
