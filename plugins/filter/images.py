@@ -10,10 +10,10 @@ from ansible_collections.jhok.lab.plugins.module_utils import images
 
 
 def _catalogue_images(
-    catalogue: Sequence[Mapping[str, Any]], built: Sequence[Mapping[str, Any]]
+    catalogue: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, str]]:
     try:
-        return images.catalogue_images(catalogue, {result["item"]["name"]: result["key"] for result in built})
+        return images.catalogue_images(catalogue, {image["name"]: image["key"] for image in known})
     except images.ImageError as error:
         raise AnsibleFilterError(str(error)) from error
 

@@ -128,7 +128,6 @@ log:
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -142,7 +141,8 @@ from typing import Any
 
 import yaml
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.jhok.lab.plugins.module_utils import images
+from ansible_collections.jhok.lab.plugins.module_utils import image_folders, images
+from ansible_collections.jhok.lab.plugins.module_utils.image_folders import output_of, read_text
 
 # One build at a time on a machine. Root's alone, and gone with a reboot, since logins may lie in it during a build.
 BUILD_DIR = Path("/run/jhok-build")
@@ -158,37 +158,6 @@ class BuildFailedError(Exception):
     def __init__(self, message: str, log: Path) -> None:
         super().__init__(message)
         self.log = log
-
-
-def read_folder(folder: Path) -> dict[str, images.Entry]:
-    """Return the files below `folder` by relative path; Python's byte code is left out."""
-    entries: dict[str, images.Entry] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if "__pycache__" in name:
-            continue
-        if path.is_symlink():
-            entries[name] = images.Entry("link", os.fsencode(path.readlink()))
-        elif path.is_file():
-            executable = bool(path.stat().st_mode & 0o100)
-            entries[name] = images.Entry("executable" if executable else "file", path.read_bytes())
-    return entries
-
-
-def output_of(command: Sequence[str]) -> str:
-    """Return what `command` prints, or "" when it is not installed or fails."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def read_text(path: Path | str) -> str:
-    """Return the text of the file at `path`, or "" when it cannot be read."""
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def machine_settings(mirrors: Mapping[str, str | None]) -> images.Settings:
@@ -241,47 +210,17 @@ class Builder:
         self._lock_fd: int | None = None
         self._settings: images.Settings | None = None
 
-    # -- what is there
-
-    def find(self, reference: str) -> tuple[str, list[str]]:
-        """Return the id and all references of the image `reference`; ("", []) when there is none (or no podman)."""
-        shown = output_of(["podman", "image", "inspect", "--format", "{{.Id}} {{json .RepoTags}}", reference])
-        image_id, _, tags = shown.partition(" ")
-        return image_id, json.loads(tags or "[]")
-
-    def key(self, folder: Path, target: str = "", build_args: Mapping[str, str] | None = None) -> str:
-        """Return the key of the image that `folder` gives."""
-        containerfile = self._containerfile(folder)
-        keys = {parent: self.key(folder.parent / parent) for parent in images.parents(containerfile)}
-        return images.content_key(read_folder(folder), target, self.epoch, build_args or {}, keys)
-
-    def _containerfile(self, folder: Path) -> str:
-        """Return the Containerfile of `folder`, or "" when it has a rootfs.yml."""
-        has = [name for name in ("rootfs.yml", "Containerfile") if (folder / name).is_file()]
-        if len(has) != 1:
-            raise images.ImageError(f"{folder}: must hold either rootfs.yml or Containerfile; it holds {has or 'none'}")
-        if has == ["rootfs.yml"]:
-            return ""
-        containerfile = read_text(folder / "Containerfile")
-        for parent in images.parents(containerfile):
-            if not (folder.parent / parent).is_dir() or parent == folder.name:
-                raise images.ImageError(
-                    f"{folder}/Containerfile: names {images.REPOSITORY}/{parent}, which has no folder of its own at "
-                    f"{folder.parent / parent}"
-                )
-        return containerfile
-
     # -- building
 
     def ensure(self, name: str, folder: Path, target: str = "", build_args: Mapping[str, str] | None = None) -> None:
         """Build the image, and first those it is built from, when it is not there; tag it latest."""
-        key = self.key(folder, target, build_args)
+        key = image_folders.content_key(folder, self.epoch, target, build_args)
         tagged, latest = images.reference(name, key), images.reference(name, "latest")
-        image_id, tags = self.find(tagged)
+        image_id, tags = image_folders.find(tagged)
         if latest in tags:
             return
         if not image_id:
-            containerfile = self._containerfile(folder)
+            containerfile = image_folders.containerfile(folder)
             for parent in images.parents(containerfile):
                 self.ensure(parent, folder.parent / parent)
             self.log = self.log_dir / f"{name.replace('/', '-')}-{key}.log"
@@ -309,7 +248,10 @@ class Builder:
     def _build(
         self, name: str, key: str, folder: Path, containerfile: str, target: str, build_args: Mapping[str, str]
     ) -> None:
-        keys = {parent: self.key(folder.parent / parent) for parent in images.parents(containerfile)}
+        keys = {
+            parent: image_folders.content_key(folder.parent / parent, self.epoch)
+            for parent in images.parents(containerfile)
+        }
         with self._build_dir(images.BUILD_MOUNT):
             pinned = BUILD_DIR / "Containerfile"
             pinned.write_text(images.pin_parents(containerfile, keys), encoding="utf-8")
@@ -402,9 +344,9 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     build_args = {str(key): str(value) for key, value in params["build_args"].items()}
     cache = Path(os.environ.get("JHOK_CACHE_DIR", "~/.cache/jhok-lab")).expanduser()
     builder = Builder(module, Path(params["log_dir"] or cache / "log"))
-    key = builder.key(folder, params["target"], build_args)
+    key = image_folders.content_key(folder, builder.epoch, params["target"], build_args)
     tagged, latest = images.reference(name, key), images.reference(name, "latest")
-    image_id, tags = builder.find(tagged)
+    image_id, tags = image_folders.find(tagged)
     result: dict[str, Any] = {"image": tagged, "key": key, "image_id": image_id, "seconds": 0.0}
     result["changed"] = latest not in tags
     if result["changed"]:
@@ -418,7 +360,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
             builder.ensure(name, folder, params["target"], build_args)
         if builder.log:
             result.update(seconds=round(time.monotonic() - start, 1), log=str(builder.log))
-        result["image_id"] = builder.find(tagged)[0]
+        result["image_id"] = image_folders.find(tagged)[0]
     return result
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.jhok.lab.plugins.module_utils import images
+from ansible_collections.jhok.lab.plugins.module_utils import image_folders, images
 from ansible_collections.jhok.lab.plugins.modules import image_build
 
 pytestmark = [
@@ -78,6 +78,7 @@ def test_build_once_with_parents_then_again_when_something_changes(build: Build,
     shown = podman("image", "inspect", "--format", "{{.Id}} {{.Labels}}", "localhost/jhok/jhoktest-app").stdout
     assert shown.startswith(first["image_id"])
     assert f"jhok.lab/key:{first['key']}" in shown
+    assert "localhost/jhok/jhoktest-app:latest" in image_folders.present()[first["image"]][1]
     again = build("jhoktest-app", app, log_dir=str(logs))
     assert (again["changed"], again["image_id"], again["seconds"]) == (False, first["image_id"], 0)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.jhok.lab.plugins.modules import image_build
+from ansible_collections.jhok.lab.plugins.modules import image_build, image_info
 
 ROOTFS = "suite: trixie\nvariant: minbase\ninclude: [tini]\n"
 Run = Callable[..., dict[str, Any]]
@@ -127,6 +127,25 @@ def test_a_login_in_a_mirror_is_not_repeated(run: Run, folders: Path) -> None:
     mirrors = {"pypi": "https://u:s3cret@m.example.org/simple"}
     result = run(name="jhoktest-app", folder=str(folders / "jhoktest-app"), mirrors=mirrors)
     assert "s3cret" not in json.dumps(result)
+
+
+def test_image_info_gives_the_key_of_the_build(folders: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = {"name": "jhoktest-app", "folder": str(folders / "jhoktest-app"), "target": "x"}
+    with patch_module_args({"images": [asked], "epoch": "2"}), pytest.raises(SystemExit):
+        image_info.main()
+    result = json.loads(capsys.readouterr().out)
+    key = key_of(run, folders, target="x", epoch="2")
+    image = f"localhost/jhok/jhoktest-app:{key}"
+    assert result["images"] == [{"name": "jhoktest-app", "image": image, "key": key, "present": False}]
+
+
+def test_image_info_refuses_a_folder_that_gives_no_image(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        patch_module_args({"images": [{"name": "x", "folder": str(folders / "absent")}]}),
+        pytest.raises(SystemExit),
+    ):
+        image_info.main()
+    assert "must hold either rootfs.yml or Containerfile" in json.loads(capsys.readouterr().out)["msg"]
 
 
 def test_documentation_names_every_option() -> None:

@@ -1,0 +1,80 @@
+"""What the images' folders hold, and which images this machine's podman has."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ansible_collections.jhok.lab.plugins.module_utils import images
+
+
+def output_of(command: Sequence[str]) -> str:
+    """Return what `command` prints, or "" when it is not installed or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def read_text(path: Path | str) -> str:
+    """Return the text of the file at `path`, or "" when it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def read_folder(folder: Path) -> dict[str, images.Entry]:
+    """Return the files below `folder` by relative path; Python's byte code is left out."""
+    entries: dict[str, images.Entry] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if "__pycache__" in name:
+            continue
+        if path.is_symlink():
+            entries[name] = images.Entry("link", os.fsencode(path.readlink()))
+        elif path.is_file():
+            executable = bool(path.stat().st_mode & 0o100)
+            entries[name] = images.Entry("executable" if executable else "file", path.read_bytes())
+    return entries
+
+
+def containerfile(folder: Path) -> str:
+    """Return the Containerfile of `folder`, or "" when it has a rootfs.yml."""
+    has = [name for name in ("rootfs.yml", "Containerfile") if (folder / name).is_file()]
+    if len(has) != 1:
+        raise images.ImageError(f"{folder}: must hold either rootfs.yml or Containerfile; it holds {has or 'none'}")
+    if has == ["rootfs.yml"]:
+        return ""
+    text = read_text(folder / "Containerfile")
+    for parent in images.parents(text):
+        if not (folder.parent / parent).is_dir() or parent == folder.name:
+            raise images.ImageError(
+                f"{folder}/Containerfile: names {images.REPOSITORY}/{parent}, which has no folder of its own at "
+                f"{folder.parent / parent}"
+            )
+    return text
+
+
+def content_key(folder: Path, epoch: str, target: str = "", build_args: Mapping[str, str] | None = None) -> str:
+    """Return the key of the image that `folder` gives."""
+    keys = {parent: content_key(folder.parent / parent, epoch) for parent in images.parents(containerfile(folder))}
+    return images.content_key(read_folder(folder), target, epoch, build_args or {}, keys)
+
+
+def find(reference: str) -> tuple[str, list[str]]:
+    """Return id and all references of the image `reference`; ("", []) when there is none (or no podman)."""
+    return present().get(reference, ("", []))
+
+
+def present() -> dict[str, tuple[str, list[str]]]:
+    """Return id and all references of each image of ours, by each of its references; empty without podman."""
+    listed = json.loads(output_of(["podman", "image", "ls", "--no-trunc", "--format", "json"]) or "[]")
+    found = {}
+    for image in listed:
+        names = [name for name in image.get("Names") or [] if name.startswith(f"{images.REPOSITORY}/")]
+        found.update({name: (image["Id"].removeprefix("sha256:"), names) for name in names})
+    return found
