@@ -50,7 +50,7 @@ class HubSettings(TypedDict):
     users, admins: names that may sign in; admins need not be listed twice.
     user_cpu_guarantee, user_cpu_limit: cores per server; a limit of 0 is none.
     user_memory_guarantee, user_memory_limit: per server, as KubeSpawner takes it (`512M`, `4G`).
-    start_timeout, http_timeout, idle_timeout, idle_check_interval: seconds.
+    start_timeout, http_timeout, idle_timeout, max_age, stop_warning, idle_check_interval: seconds.
     concurrent_spawns: servers that may start at the same time.
     active_servers: servers that may run at the same time; 0 is no limit.
     user_allowed_cidrs: private networks that users' servers may reach.
@@ -71,6 +71,8 @@ class HubSettings(TypedDict):
     start_timeout: int
     http_timeout: int
     idle_timeout: int
+    max_age: int
+    stop_warning: int
     idle_check_interval: int
     concurrent_spawns: int
     active_servers: int
@@ -95,6 +97,8 @@ CONFIG_KEYS = (
     "start_timeout",
     "http_timeout",
     "idle_timeout",
+    "max_age",
+    "stop_warning",
     "idle_check_interval",
     "concurrent_spawns",
     "active_servers",

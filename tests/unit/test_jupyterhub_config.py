@@ -142,14 +142,6 @@ def test_roles_name_services_and_scopes_that_exist(config: Config) -> None:
     assert [s for s in verify["scopes"] if not s.endswith(f"!user={VERIFY_USER}")] == ["read:hub"]
 
 
-def test_the_culler_takes_its_command(config: Config) -> None:
-    [command] = [service["command"] for service in config.JupyterHub.services if "command" in service]
-    assert command[3:] == ["--timeout=604800", "--cull-every=600"]
-    text = subprocess.run([*command[:3], "--help"], check=True, capture_output=True, text=True).stdout
-    for option in command[3:]:
-        assert option.split("=")[0] in text
-
-
 @pytest.mark.parametrize("name", ["ann", "Ann", "ANN"])
 def test_the_right_password_signs_in(config: Config, name: str) -> None:
     got = sign_in(config, name, PASSWORD)

@@ -101,8 +101,6 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
         "NB_USER": "{unescaped_username}",
         "NB_UID": str(USER_UID),
         "NB_GID": str(USER_GID),
-        # Only what passes the proxy counts as use: a kernel that prints by itself does not keep a server alive.
-        "JUPYTERHUB_ACTIVITY_INTERVAL": "0",
     }
     c.KubeSpawner.namespace = settings["namespace"]
     c.KubeSpawner.enable_user_namespaces = False

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import hub_culler
 import hub_signin
 import hub_spawner
 
@@ -46,7 +47,6 @@ c.JupyterHub.admin_access = False
 c.JupyterHub.shutdown_on_logout = False
 c.JupyterHub.concurrent_spawn_limit = SETTINGS["concurrent_spawns"]
 c.JupyterHub.active_server_limit = SETTINGS["active_servers"]
-c.JupyterHub.last_activity_interval = 60  # seconds; also how soon a restarted proxy knows its routes again
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}  # show the progress page at once
 c.JupyterHub.template_vars = {"announcement_login": html.escape(SETTINGS["site_name"])}
 
@@ -55,32 +55,13 @@ c.ConfigurableHTTPProxy.should_start = False
 c.ConfigurableHTTPProxy.api_url = "http://proxy-api:8001"
 c.ConfigurableHTTPProxy.auth_token = secret("proxy-auth-token")
 
-# --- each in its module ---
-for module in (hub_signin, hub_spawner):
-    module.configure(c, SETTINGS, secret)
-
 # --- services ---
 c.JupyterHub.services = [
-    {
-        "name": "idle-culler",
-        "command": [
-            sys.executable,
-            "-m",
-            "jupyterhub_idle_culler",
-            f"--timeout={SETTINGS['idle_timeout']}",
-            f"--cull-every={SETTINGS['idle_check_interval']}",
-        ],
-    },
     {"name": "verify", "api_token": secret("verify-token")},
     {"name": "metrics", "api_token": secret("metrics-token")},
 ]
 VERIFY_SCOPES = ("admin:users", "admin:servers", "tokens", "access:servers")
 c.JupyterHub.load_roles = [
-    {
-        "name": "idle-culler",
-        "services": ["idle-culler"],
-        "scopes": ["list:users", "read:users:activity", "read:servers", "delete:servers"],
-    },
     {
         "name": "verify",
         "services": ["verify"],
@@ -88,3 +69,7 @@ c.JupyterHub.load_roles = [
     },
     {"name": "metrics", "services": ["metrics"], "scopes": ["read:metrics"]},
 ]
+
+# --- each in its module ---
+for module in (hub_signin, hub_spawner, hub_culler):
+    module.configure(c, SETTINGS, secret)
