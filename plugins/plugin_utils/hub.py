@@ -45,6 +45,9 @@ class HubSettings(TypedDict):
 
     namespace: made by role `storage`, which also makes the two claims.
     site_name: shown on the sign-in page.
+    notice, contact: plain text that people see; may be empty.
+    dashboards_url: linked for people; may be empty.
+    url: where people reach the hub, without a slash at the end.
     node_port: port of every node on which the hub is reached.
     auth: `password`.
     users, admins: names that may sign in; admins need not be listed twice.
@@ -59,6 +62,10 @@ class HubSettings(TypedDict):
 
     namespace: str
     site_name: str
+    notice: str
+    contact: str
+    dashboards_url: str
+    url: str
     images: Images
     node_port: int
     auth: str
@@ -87,6 +94,10 @@ class HubSettings(TypedDict):
 CONFIG_KEYS = (
     "namespace",
     "site_name",
+    "notice",
+    "contact",
+    "dashboards_url",
+    "url",
     "auth",
     "users",
     "admins",

@@ -127,7 +127,7 @@ def test_the_application_takes_the_values(config: Config) -> None:
     assert app.cookie_secret == bytes.fromhex("ab" * 32)
     assert app.concurrent_spawn_limit == 8
     assert not any((app.admin_access, app.cleanup_servers, app.allow_named_servers, app.shutdown_on_logout))
-    assert app.template_vars == {"announcement_login": "Physics &lt;lab&gt;"}, "the page shows it unescaped"
+    assert app.template_vars["site"]["name"] == "Physics <lab>", "templates escape it"
     proxy = ConfigurableHTTPProxy(config=config, app=app)
     assert (proxy.should_start, proxy.api_url, proxy.auth_token) == (False, "http://proxy-api:8001", "ab" * 32)
     assert CryptKeeper(config=config).keys == [bytes.fromhex("ab" * 32)]

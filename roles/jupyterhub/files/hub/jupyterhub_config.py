@@ -6,7 +6,6 @@ from a Secret.
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import hub_culler
+import hub_pages
 import hub_signin
 import hub_spawner
 
@@ -48,7 +48,6 @@ c.JupyterHub.shutdown_on_logout = False
 c.JupyterHub.concurrent_spawn_limit = SETTINGS["concurrent_spawns"]
 c.JupyterHub.active_server_limit = SETTINGS["active_servers"]
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}  # show the progress page at once
-c.JupyterHub.template_vars = {"announcement_login": html.escape(SETTINGS["site_name"])}
 
 # --- the proxy: a Deployment of its own, so servers stay reachable while the hub restarts ---
 c.ConfigurableHTTPProxy.should_start = False
@@ -71,5 +70,5 @@ c.JupyterHub.load_roles = [
 ]
 
 # --- each in its module ---
-for module in (hub_signin, hub_spawner, hub_culler):
+for module in (hub_pages, hub_signin, hub_spawner, hub_culler):
     module.configure(c, SETTINGS, secret)
