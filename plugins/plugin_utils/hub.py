@@ -18,6 +18,7 @@ PREFIX = "jupyterhub/"  # of the hub's secrets in the control plane host's store
 HUB_UID = 1000
 PROXY_UID = 65534
 CONFIG_DIR = "/etc/jupyterhub"
+GUIDE_DIR = "/srv/guide"
 
 # Key in the Kubernetes Secret (and file name in the hub) -> kind in the store; all have 64 characters.
 HUB_SECRETS = {
@@ -359,6 +360,7 @@ def _hub_deployment(settings: HubSettings, paths: list[str], checksum: str) -> O
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
             {"name": "database", "mountPath": "/srv/jupyterhub"},
+            {"name": "guide", "mountPath": GUIDE_DIR, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
         ],
     }
@@ -380,6 +382,8 @@ def _hub_deployment(settings: HubSettings, paths: list[str], checksum: str) -> O
             },
         },
         {"name": "database", "persistentVolumeClaim": {"claimName": settings["db_claim"]}},
+        # Of its own: a changed guide reaches the hub within a minute or two, without a restart.
+        {"name": "guide", "configMap": {"name": "hub-guide", "optional": True}},
         {"name": "tmp", "emptyDir": {}},
     ]
     return _deployment(
