@@ -158,7 +158,7 @@ class HubClient:
         base = f"/user/{quote(name)}/api/kernels"
         kernel = str(self.request("POST", base, body={"name": "python3"}, accept=(201,)).json()["id"])
         try:
-            with contextlib.closing(self._channels(f"{base}/{kernel}/channels", timeout)) as channels:
+            with contextlib.closing(self.socket(f"{base}/{kernel}/channels", timeout)) as channels:
                 return _execute(channels, code, deadline)
         finally:
             # A kernel that died is gone already, and with it perhaps the server: that is no second failure.
@@ -175,7 +175,8 @@ class HubClient:
                 if time.monotonic() > deadline:
                     return
 
-    def _channels(self, path: str, timeout: float) -> websocket.WebSocket:
+    def socket(self, path: str, timeout: float) -> websocket.WebSocket:
+        """Open a websocket; `timeout` in seconds is also for each of its answers."""
         parts = urlsplit(self.url)
         scheme = "wss" if parts.scheme == "https" else "ws"
         # What the session would send there: its cookies for the path, or its token.

@@ -15,7 +15,7 @@ from pathlib import Path
 import requests
 
 CONFIG = Path(__file__).with_name("jupyterhub_config.py")
-PASSWORD = "Test-password-4711"  # of the verify user
+PASSWORD = "Test-password-4711"  # of every user
 TOKEN = "0123456789abcdef0123456789abcdef"  # of the service `verify`
 DEADLINE_SECONDS = 60
 
@@ -32,13 +32,14 @@ def running_hub(directory: Path, proxy_command: str, config: Path = CONFIG, **ex
 
     Its log is hub.log in `directory`. `config` is its configuration, `extra` its environment besides.
     """
-    url = f"http://127.0.0.1:{free_port()}"
+    url = extra.get("TEST_HUB_URL") or f"http://127.0.0.1:{free_port()}"
     environment = os.environ | {
         "TEST_HUB_DIR": str(directory),
         "TEST_HUB_URL": url,
         "TEST_HUB_INTERNAL_URL": f"http://127.0.0.1:{free_port()}",
         "TEST_HUB_PROXY_API": f"http://127.0.0.1:{free_port()}",
         "TEST_HUB_PROXY": proxy_command,
+        "TEST_HUB_USERS": "jhok-verify",
         "TEST_HUB_PASSWORD": PASSWORD,
         "TEST_HUB_TOKEN": TOKEN,
         "CONFIGPROXY_AUTH_TOKEN": "proxy-token",

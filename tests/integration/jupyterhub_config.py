@@ -1,5 +1,6 @@
 """A JupyterHub of real processes for tests: single-user servers run beside it, with homes under $TEST_HUB_DIR."""
 
+import json
 import os
 import pathlib
 import sys
@@ -44,7 +45,7 @@ c.ConfigurableHTTPProxy.command = os.environ["TEST_HUB_PROXY"].split()
 c.ConfigurableHTTPProxy.api_url = os.environ["TEST_HUB_PROXY_API"]
 c.ConfigurableHTTPProxy.pid_file = str(base / "proxy.pid")
 c.JupyterHub.authenticator_class = OnePassword
-c.OnePassword.passwords = {"jhok-verify": os.environ["TEST_HUB_PASSWORD"]}
+c.OnePassword.passwords = dict.fromkeys(os.environ["TEST_HUB_USERS"].split(), os.environ["TEST_HUB_PASSWORD"])
 c.JupyterHub.spawner_class = HomeSpawner
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser", "--allow-root", "--ServerApp.allow_root=True"]
 c.Spawner.default_url = "/lab"
@@ -62,3 +63,10 @@ c.JupyterHub.load_roles = [
 if os.environ.get("TEST_HUB_BROKEN_SERVER"):
     c.Spawner.cmd = [sys.executable, "-c", "raise SystemExit('this server is broken')"]
     c.Spawner.http_timeout = 5  # the hub waits all of it for a process that is gone
+
+if os.environ.get("TEST_HUB_CULLER"):
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "roles/jupyterhub/files/hub"))
+    import hub_culler
+
+    c.Spawner.options_form = "Which environment?"
+    hub_culler.configure(c, json.loads(os.environ["TEST_HUB_CULLER"]), None)

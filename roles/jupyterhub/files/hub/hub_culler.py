@@ -36,6 +36,8 @@ def rules(settings: dict[str, Any]) -> dict[str, Any]:
 def configure(c: Any, settings: dict[str, Any], secret: Callable[[str], str]) -> None:  # noqa: ANN401, ARG001
     """Set up the service with the least that it may do, and count as use only what passes the proxy."""
     chosen = rules(settings)
+    # Without these pings a tab in the background that shows neither notebook nor terminal sends nothing at all.
+    c.Spawner.args.append(f"--ServerApp.websocket_ping_interval={chosen['activity_interval'] // 2 or 1}")
     c.JupyterHub.last_activity_interval = chosen["activity_interval"]
     c.Spawner.environment.update({"JUPYTERHUB_ACTIVITY_INTERVAL": "0"})  # servers report nothing of their own
     c.JupyterHub.services.append({"name": "idle-culler", "command": [sys.executable, __file__, json.dumps(chosen)]})
@@ -83,7 +85,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="[%(levelname).1s %(asctime)s %(name)s] %(message)s")
     # The library's own line for each stop would name no reason.
     IdleCuller(
-        config_file="", log_level="WARNING", cull_every=chosen["check_interval"], cull_arbiter_hook=arbiter
+        config_file="", log_level="WARN", cull_every=chosen["check_interval"], cull_arbiter_hook=arbiter
     ).start()
 
 
