@@ -1,0 +1,37 @@
+"""What the server of every user of this image is set to. A user's own configuration in ~/.jupyter comes after it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from traitlets.config import get_config
+
+c = get_config()
+
+# Deleting deletes: a home on NFS has no trash that anything would empty.
+c.FileContentsManager.delete_to_trash = False
+# JupyterLab can show hidden files (View → Show Hidden Files, off by default), so that ~/.zshrc can be edited in it.
+c.ContentsManager.allow_hidden = True
+
+# VS Code at <server>/vscode/. It listens on a socket in a directory of the server's own and asks nobody who they are:
+# the only way to it is this server, which lets its owner in and nobody else. The launcher's entry is made by
+# labextension @jhok/lab, which knows the file browser's directory.
+c.ServerProxy.servers = {
+    "vscode": {
+        "command": ["start-vscode", "{unix_socket}"],
+        "unix_socket": True,
+        "timeout": 60,  # seconds, on a machine that is very busy
+        "launcher_entry": {"enabled": False},
+    }
+}
+
+# For labextension @jhok/lab.
+c.ServerApp.tornado_settings = {
+    "page_config_data": {
+        "jhokRoot": os.getcwd(),
+        "jhokStopAt": os.environ.get("JHOK_STOP_AT", ""),
+        "jhokStopWarning": os.environ.get("JHOK_STOP_WARNING", "0"),
+    }
+}

@@ -1,0 +1,113 @@
+// JupyterLab's extension of this image: "VS Code" in the launcher and the file browser's menu, and a notice before the
+// server is stopped for its age.
+//
+// A module-federation container written by hand, so that it needs no build: JupyterLab calls init() with the modules
+// that it shares and get() for our plugins. Anything else would have to come from a bundler.
+'use strict';
+
+(() => {
+  const ICON =
+    '<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">' +
+    '<rect x="2" y="3" width="20" height="18" rx="3" fill="#1f6feb"/>' +
+    '<path d="M9.5 8 5.5 12l4 4M14.5 8l4 4-4 4" fill="none" stroke="#fff" stroke-width="2" ' +
+    'stroke-linecap="round" stroke-linejoin="round"/></svg>';
+
+  const TEXTS = {
+    en: {
+      open: 'Open in VS Code',
+      caption: 'Edit the files of this directory in VS Code, in a new tab',
+      stop: (time, minutes) =>
+        `This server will be stopped at ${time} (in ${minutes} min): it has then reached the greatest age that is ` +
+        'allowed here. Please save your work. Files in your home directory are kept; running programs, notebooks and ' +
+        'terminals end. You can start a new server right afterwards.'
+    },
+    zh: {
+      open: '用 VS Code 打开',
+      caption: '在新标签页中用 VS Code 编辑此目录中的文件',
+      stop: (time, minutes) =>
+        `此环境将在 ${time}（${minutes} 分钟后）停止，因为它已达到允许的最长运行时间。请保存您的工作。` +
+        'home 目录中的文件会保留；正在运行的程序、notebook 和终端会结束。之后可以立即启动新的环境。'
+    }
+  };
+  const texts = navigator.language.startsWith('zh') ? TEXTS.zh : TEXTS.en;
+
+  let scope;
+
+  /** Return a module that JupyterLab shares. */
+  async function shared(name) {
+    const [version] = Object.values(scope[name]);
+    return (await version.get())();
+  }
+
+  async function plugins() {
+    const { PageConfig, URLExt } = await shared('@jupyterlab/coreutils');
+    const { ICommandPalette, Notification } = await shared('@jupyterlab/apputils');
+    const { IDefaultFileBrowser } = await shared('@jupyterlab/filebrowser');
+    const { ILauncher } = await shared('@jupyterlab/launcher');
+    const { LabIcon } = await shared('@jupyterlab/ui-components');
+
+    const vscode = {
+      id: '@jhok/lab:vscode',
+      description: 'Opens VS Code in the directory that the file browser shows.',
+      autoStart: true,
+      optional: [ILauncher, IDefaultFileBrowser, ICommandPalette],
+      activate: (app, launcher, browser, palette) => {
+        const command = 'jhok:vscode';
+        const icon = new LabIcon({ name: 'jhok:vscode', svgstr: ICON });
+        app.commands.addCommand(command, {
+          label: args => (args.menu ? texts.open : 'VS Code'),
+          caption: texts.caption,
+          icon,
+          execute: args => {
+            // The launcher says where it is; the menu means a directory that was clicked, or the one on show.
+            const clicked = args.menu && browser ? [...browser.selectedItems()][0] : undefined;
+            const path = clicked?.type === 'directory' ? clicked.path : (args.cwd ?? browser?.model.path ?? '');
+            const folder = URLExt.join(PageConfig.getOption('jhokRoot'), app.serviceManager.contents.localPath(path));
+            const url = URLExt.join(PageConfig.getBaseUrl(), 'vscode/') + URLExt.objectToQueryString({ folder });
+            window.open(url, '_blank', 'noopener');
+          }
+        });
+        launcher?.add({ command, category: 'Other', rank: 0 });
+        palette?.addItem({ command, category: 'Other' });
+        app.contextMenu.addItem({ command, args: { menu: true }, selector: '.jp-DirListing-content', rank: 2 });
+      }
+    };
+
+    const stopNotice = {
+      id: '@jhok/lab:stop-notice',
+      description: 'Tells when the server will be stopped for its age.',
+      autoStart: true,
+      activate: app => {
+        const stop = Date.parse(PageConfig.getOption('jhokStopAt'));
+        const warning = Number(PageConfig.getOption('jhokStopWarning')) * 1000;
+        // Looked at every minute: a longer timer would sleep along with a closed laptop.
+        const look = () => {
+          const left = stop - Date.now();
+          if (left > warning) {
+            setTimeout(look, Math.min(left - warning, 60_000));
+            return;
+          }
+          const time = new Date(stop).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+          const message = texts.stop(time, Math.max(0, Math.ceil(left / 60_000)));
+          Notification.warning(message, { autoClose: false });
+        };
+        if (stop) {
+          void app.restored.then(look); // before that nobody shows it
+        }
+      }
+    };
+
+    return [vscode, stopNotice];
+  }
+
+  window._JUPYTERLAB = window._JUPYTERLAB || {};
+  window._JUPYTERLAB['@jhok/lab'] = {
+    init: sharedScope => {
+      scope = sharedScope;
+    },
+    get: async () => {
+      const module = { __esModule: true, default: await plugins() };
+      return () => module;
+    }
+  };
+})();
