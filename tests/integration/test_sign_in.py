@@ -1,0 +1,380 @@
+"""Sign-in by a real JupyterHub behind its real proxy: with GitHub, whose part tests/fakes/github plays."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
+
+import pytest
+import requests
+from ansible_collections.jhok.lab.plugins.module_utils.hub_client import HubClient
+from github.server import FakeGitHub
+from hub import TOKEN, free_port, running_hub
+
+pytestmark = pytest.mark.integration
+
+CONFIG = Path(__file__).with_name("sign_in_config.py")
+CLIENT_SECRET = "Secret-of-the-app-4711"
+NAMES = ["007bond", "octo-cat", "Octo-CAT2", "a", "a" * 39, "1-2-3", "x-y-z-0"]
+STATE: dict[str, Any] = {
+    "client_id": "Iv1.physics",
+    "client_secret": CLIENT_SECRET,
+    "mode": "up",
+    "organizations_mode": "up",
+    "accounts": {
+        name: number
+        for number, name in enumerate(
+            ["alice", "Boss", "member", "Quiet-Member", "teamer", "orgonly", "stranger", "jhok-verify", *NAMES], 100
+        )
+    },
+    "organizations": {
+        "Physics": {"members": ["member", "quiet-member", "jhok-verify"], "public": ["member"]},
+        "chemistry": {"members": ["teamer", "orgonly"], "teams": {"laser-lab": ["teamer"]}},
+    },
+}
+PAGES: dict[str, Any] = {
+    "site_name": "Physics lab",
+    "notice": "",
+    "contact": "",
+    "dashboards_url": "",
+    "environments": [],
+    "sizes": [],
+    "gpus": [],
+    "idle_timeout": 0,
+    "max_age": 0,
+}
+DEADLINE_SECONDS = 30
+
+
+class Browser(requests.Session):
+    """One person's browser at the hub."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.url = url
+
+    def get_page(self, path: str, **query: str) -> requests.Response:
+        return self.get(f"{self.url}{path}", params=query, timeout=20)
+
+    def who(self) -> dict[str, Any] | None:
+        """Return whom the hub takes this browser for; None leads to the sign-in page."""
+        page = self.get_page("/hub/home")
+        if "/hub/login" in urlsplit(page.url).path:
+            return None
+        assert page.status_code == 200, page.text
+        name = re.search(r'user: "([^"]*)"', page.text)
+        assert name, page.text
+        return {"name": name[1], "admin": "/hub/admin" in page.text}
+
+    def begin(self) -> requests.Response:
+        """Follow the sign-in page's button to GitHub's page."""
+        page = self.get_page("/hub/login", next="/hub/home")
+        link = re.search(r'href=["\']([^"\']+)["\']\s*>\s*Sign in with GitHub', page.text)
+        assert link, page.text
+        return self.get(urljoin(page.url, link[1].replace("&amp;", "&")), timeout=20)
+
+    def decide(self, page: requests.Response, login: str, decision: str = "authorize") -> requests.Response:
+        """Choose an account on GitHub's page; returns the page on which it ends."""
+        form = dict(re.findall(r'type="hidden" name="([^"]*)" value="([^"]*)"', page.text))
+        target = urljoin(page.url, "/login/oauth/authorize")
+        return self.post(target, data={**form, "login": login, "decision": decision}, timeout=20)
+
+    def sign_in(self, login: str) -> requests.Response:
+        return self.decide(self.begin(), login)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory, proxy_command: str) -> Iterator[SimpleNamespace]:
+    directory = tmp_path_factory.mktemp("hub")
+    github = FakeGitHub(copy.deepcopy(STATE))
+    github.start()
+    settings = {
+        **PAGES,
+        "auth": "github",
+        "users": ["alice", *NAMES],
+        "admins": ["Boss"],
+        "github": {
+            "url": f"{github.url}/",
+            "client_id": STATE["client_id"],
+            "callback_url": "",
+            "organizations": ["physics"],
+            "teams": ["chemistry:laser-lab"],
+        },
+    }
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    settings["github"]["callback_url"] = STATE["callback_url"] = f"{url}/hub/oauth_callback"
+    (directory / "secrets").mkdir()
+    (directory / "secrets" / "github-client-secret").write_text(f"{CLIENT_SECRET}\n")
+    (directory / "settings.json").write_text(json.dumps(settings))
+    try:
+        with running_hub(directory, proxy_command, CONFIG, JHOK_CONFIG_DIR=str(directory), TEST_HUB_URL=url):
+            yield SimpleNamespace(url=url, directory=directory, github=github)
+    finally:
+        github.stop()
+    assert CLIENT_SECRET not in (directory / "hub.log").read_text()
+
+
+@pytest.fixture
+def github(hub: SimpleNamespace) -> FakeGitHub:
+    """Give GitHub as it was in the beginning."""
+    hub.github.control(copy.deepcopy(STATE))
+    return hub.github
+
+
+@pytest.fixture
+def browser(hub: SimpleNamespace, github: FakeGitHub) -> Browser:  # noqa: ARG001 - GitHub is to be as in the beginning
+    return Browser(hub.url)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"not after {DEADLINE_SECONDS} s: {what}"
+        time.sleep(0.1)
+
+
+def asked_again(browser: Browser, github: FakeGitHub, name: str) -> None:
+    """Use the hub until it has asked GitHub again, and be signed in all the while."""
+    seen = len(github.asked)
+
+    def asked() -> bool:
+        assert browser.who() == {"name": name, "admin": False}
+        return len(github.asked) > seen
+
+    until(asked, "the hub asks GitHub again")
+
+
+def stays_out(browser: Browser) -> None:
+    until(lambda: browser.who() is None, "signed out")
+
+
+@pytest.mark.parametrize(
+    ("login", "name", "admin"),
+    [
+        ("alice", "alice", False),
+        ("Boss", "boss", True),
+        ("member", "member", False),
+        ("Quiet-Member", "quiet-member", False),
+        ("teamer", "teamer", False),
+        *((name, name.lower(), False) for name in NAMES),
+    ],
+)
+def test_who_may(browser: Browser, login: str, name: str, admin: bool) -> None:
+    page = browser.sign_in(login)
+    assert (page.status_code, urlsplit(page.url).path) == (200, "/hub/home"), page.text
+    assert browser.who() == {"name": name, "admin": admin}
+
+
+@pytest.mark.parametrize("login", ["stranger", "orgonly", "jhok-verify"])
+def test_who_may_not(browser: Browser, hub: SimpleNamespace, login: str) -> None:
+    page = browser.sign_in(login)
+    assert page.status_code == 403
+    assert "this site does not know you" in page.text
+    assert browser.who() is None
+    assert HubClient(hub.url, token=TOKEN).user("jhok-verify") is None
+
+
+def test_a_person_who_refuses(browser: Browser) -> None:
+    page = browser.decide(browser.begin(), "alice", "cancel")
+    assert page.status_code == 403
+    assert "You did not let GitHub tell this hub who you are" in page.text
+    assert browser.who() is None
+
+
+@pytest.mark.parametrize("state", ["bm9uc2Vuc2U=", "eyJzdGF0ZV9pZCI6ICJ3cm9uZyJ9", ""])
+def test_a_state_that_is_not_this_browsers(browser: Browser, github: FakeGitHub, state: str) -> None:
+    browser.begin()
+    code = github.code({"login": "alice"})
+    page = browser.get_page("/hub/oauth_callback", code=code, state=state)
+    assert page.status_code == 400
+    assert code in github.codes, "the code was used all the same"
+    assert browser.who() is None
+
+
+def test_a_callback_that_somebody_else_began(browser: Browser, hub: SimpleNamespace) -> None:
+    """An attacker's link must not sign anybody in under the attacker's name."""
+    attacker = Browser(hub.url)
+    form = parse_qs(urlsplit(attacker.begin().url).query)
+    answer = attacker.post(
+        f"{hub.github.url}/login/oauth/authorize",
+        data={"decision": "authorize", "login": "alice", **{name: values[0] for name, values in form.items()}},
+        allow_redirects=False,
+        timeout=20,
+    )
+    for victim in (browser, Browser(hub.url)):
+        if victim is browser:
+            victim.begin()
+        page = victim.get(answer.headers["Location"], timeout=20)
+        assert page.status_code == 400
+        assert f"Please begin again at {hub.url}" in page.text
+        assert victim.who() is None
+
+
+def test_an_error_in_the_address_is_not_believed(browser: Browser) -> None:
+    page = browser.get_page("/hub/oauth_callback", error="x", error_description="Call 0900-FRAUD")
+    assert page.status_code == 400
+    assert "0900-FRAUD" not in page.text
+
+
+def test_a_code_that_github_does_not_know(browser: Browser) -> None:
+    page = browser.begin()
+    state = parse_qs(urlsplit(page.url).query)["state"][0]
+    page = browser.get_page("/hub/oauth_callback", code="0" * 20, state=state)
+    assert page.status_code == 403
+    assert "The code passed is incorrect or expired" in page.text
+
+
+def test_wrong_client_secret(browser: Browser, github: FakeGitHub) -> None:
+    github.control({"client_secret": "another"})
+    page = browser.sign_in("alice")
+    assert page.status_code == 403
+    assert "client_secret passed are incorrect" in page.text
+
+
+def test_next_never_leads_elsewhere(browser: Browser, hub: SimpleNamespace) -> None:
+    page = browser.get(f"{hub.url}/hub/oauth_login?{urlencode({'next': 'http://192.0.2.1/evil'})}", timeout=20)
+    form = dict(re.findall(r'type="hidden" name="([^"]*)" value="([^"]*)"', page.text))
+    answer = browser.post(
+        f"{hub.github.url}/login/oauth/authorize",
+        data={**form, "login": "alice", "decision": "authorize"},
+        allow_redirects=False,
+        timeout=20,
+    )
+    answer = browser.get(answer.headers["Location"], allow_redirects=False, timeout=20)
+    assert answer.headers["Location"] == "/evil"
+
+
+def test_a_revoked_token_signs_out(browser: Browser, github: FakeGitHub) -> None:
+    browser.sign_in("alice")
+    asked_again(browser, github, "alice")
+    github.control({"revoke": "alice"})
+    stays_out(browser)
+    browser.sign_in("alice")
+    assert browser.who() == {"name": "alice", "admin": False}
+
+
+def test_who_left_the_organization_is_signed_out(browser: Browser, github: FakeGitHub) -> None:
+    browser.sign_in("member")
+    asked_again(browser, github, "member")
+    github.control({"organizations": {"Physics": {"members": ["alice"]}}})
+    stays_out(browser)
+    assert browser.sign_in("member").status_code == 403
+
+
+def test_who_left_the_team_is_signed_out(browser: Browser, github: FakeGitHub) -> None:
+    browser.sign_in("teamer")
+    asked_again(browser, github, "teamer")
+    github.state["organizations"]["chemistry"]["teams"]["laser-lab"].clear()
+    stays_out(browser)
+
+
+def test_a_renamed_account_is_signed_out(browser: Browser, github: FakeGitHub) -> None:
+    browser.sign_in("alice")
+    [token] = [token for token, (login, _) in github.tokens.items() if login == "alice"][-1:]
+    github.state["accounts"]["alice2"] = github.state["accounts"].pop("alice")
+    github.tokens[token] = ("alice2", [])
+    stays_out(browser)
+
+
+def test_a_name_that_changed_hands(browser: Browser, hub: SimpleNamespace, github: FakeGitHub) -> None:
+    browser.sign_in("1-2-3")
+    github.state["accounts"]["1-2-3"] = 4711
+    other = Browser(hub.url)
+    page = other.sign_in("1-2-3")
+    assert page.status_code == 403
+    assert "belonged to another GitHub account" in page.text
+    assert other.who() is None
+
+
+@pytest.mark.parametrize("mode", ["error", "limited", "forbidden", "hang", "garbage", "refused"])
+def test_github_down_at_sign_in(browser: Browser, github: FakeGitHub, mode: str) -> None:
+    page = browser.begin()
+    form = dict(re.findall(r'type="hidden" name="([^"]*)" value="([^"]*)"', page.text))
+    code = github.code({**form, "login": "alice"})
+    if mode == "refused":
+        github.stop()
+    else:
+        github.control({"mode": mode})
+    try:
+        page = browser.get_page("/hub/oauth_callback", code=code, state=form["state"])
+        assert page.status_code == 503
+        assert "GitHub does not answer properly" in page.text
+        assert "try to sign in again in a few minutes" in page.text
+        assert browser.who() is None
+    finally:
+        if mode == "refused":
+            github.start()
+
+
+@pytest.mark.parametrize("mode", ["error", "limited", "forbidden", "hang", "garbage"])
+@pytest.mark.parametrize("login", ["alice", "member"])
+def test_github_down_signs_nobody_out(browser: Browser, github: FakeGitHub, login: str, mode: str) -> None:
+    browser.sign_in(login)
+    github.control({"mode": mode})
+    asked_again(browser, github, login)
+    asked_again(browser, github, login)
+    github.control({"mode": "up", "revoke": login})
+    stays_out(browser)
+
+
+def test_only_the_membership_cannot_be_asked(browser: Browser, github: FakeGitHub) -> None:
+    """An error there is no answer either."""
+    github.control({"organizations_mode": "error"})
+    assert browser.sign_in("member").status_code == 503
+    github.control({"organizations_mode": "up"})
+    browser.sign_in("member")
+    github.control({"organizations_mode": "error"})
+    asked_again(browser, github, "member")
+    asked_again(browser, github, "member")
+
+
+def test_a_server_starts_while_github_is_down(browser: Browser, hub: SimpleNamespace, github: FakeGitHub) -> None:
+    browser.sign_in("octo-cat")
+    github.stop()
+    try:
+        page = browser.get_page("/hub/spawn")
+        assert page.status_code == 200
+        assert "octo-cat" in urlsplit(page.url).path, page.url
+        until(lambda: "/user/octo-cat/lab" in browser.get_page("/user/octo-cat/").url, "JupyterLab")
+        assert browser.get_page("/user/octo-cat/api/status").status_code == 200
+        assert browser.who() == {"name": "octo-cat", "admin": False}
+    finally:
+        github.start()
+    assert (hub.directory / "homes" / "octo-cat").is_dir()
+    github.control({"revoke": "octo-cat"})
+    stays_out(browser)
+
+
+def test_the_verify_user_comes_with_a_token_and_stays(hub: SimpleNamespace) -> None:
+    admin = HubClient(hub.url, token=TOKEN)
+    admin.create_user("jhok-verify")
+    try:
+        visitor = HubClient(hub.url, token=admin.create_token("jhok-verify", 600))
+        visitor.start_server("jhok-verify", {}, timeout=60)
+        visitor.lab_page("jhok-verify")
+    finally:
+        admin.stop_server("jhok-verify", timeout=60)
+        admin.delete_user("jhok-verify")
+
+
+def test_the_secret_is_in_its_file_alone(hub: SimpleNamespace) -> None:
+    """Neither in arguments nor in the environment of any process that a user's server could see."""
+    assert CLIENT_SECRET not in (hub.directory / "settings.json").read_text()
+    seen = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink() == hub.directory:
+                seen.append((process / "cmdline").read_bytes() + (process / "environ").read_bytes())
+        except OSError:  # it has ended
+            continue
+    assert len(seen) >= 2, "hub and proxy"
+    assert not [process for process in seen if CLIENT_SECRET.encode() in process]
