@@ -99,7 +99,7 @@ def guide_markdown(source: str, language: str, settings: Mapping[str, Any]) -> s
     ]
     environment.filters["duration"] = lambda seconds: duration(seconds, language)
     environment.filters["memory"] = memory
-    environment.filters["cores"] = lambda number: f"{number:g}"
+    environment.filters["cores"] = lambda number: cores(number, language)
     return environment.from_string(source).render(site={**settings, "environments": environments})
 
 
@@ -119,6 +119,11 @@ def duration(seconds: int, language: str) -> str:
         if count:
             words.append(f"{count}{singular if count == 1 else plural}")
     return " ".join(words[:2])
+
+
+def cores(number: float, language: str) -> str:
+    """Return a number of cores in words: `1 core`, `0.5 cores`, `2 核`."""
+    return f"{number:g} 核" if language == "zh" else f"{number:g} core{'' if number == 1 else 's'}"
 
 
 def memory(amount: str) -> str:

@@ -203,7 +203,9 @@ def test_our_files_may_be_kept_by_the_browser(hub: Hub, pages: dict[str, request
         ("home, starting", "See how it starts"),
         ("home, running", "It is running."),
         ("not running", "Your files are kept."),
+        ("not found", "<h1>Not found <small"),
         ("not found", "Nothing is at this address."),
+        ("forbidden", "<h1>Not allowed <small"),
         ("forbidden", "You are signed in as jhok-verify, who may not see this page. If you should, ask Ann"),
     ],
 )

@@ -16,6 +16,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.guide import (
     LANGUAGES,
     MAX_BYTES,
     commands,
+    cores,
     duration,
     guide_config_map,
     guide_html,
@@ -182,6 +183,11 @@ def test_the_pictures_of_the_guide_are_known() -> None:
 )
 def test_times_in_words(seconds: int, english: str, chinese: str) -> None:
     assert (duration(seconds, "en"), duration(seconds, "zh")) == (english, chinese)
+
+
+def test_cores_in_words() -> None:
+    assert [cores(number, "en") for number in (1, 1.0, 0.5, 12)] == ["1 core", "1 core", "0.5 cores", "12 cores"]
+    assert cores(1.5, "zh") == "1.5 核"
 
 
 def test_memory_in_words() -> None:
