@@ -42,8 +42,14 @@ def read_folder(folder: Path) -> dict[str, images.Entry]:
     return entries
 
 
-def containerfile(folder: Path) -> str:
-    """Return the Containerfile of `folder`, or "" when it has a rootfs.yml."""
+def parent_folder(folder: Path, parent: str, base: Path | None) -> Path:
+    """Return the folder of image `parent` that `folder` is built from: its neighbour, or else the one below `base`."""
+    neighbour = folder.parent / parent
+    return neighbour if base is None or neighbour.is_dir() else base / parent
+
+
+def containerfile(folder: Path, base: Path | None = None) -> str:
+    """Return the Containerfile of `folder`, or "" when it has a rootfs.yml. `base`: see parent_folder."""
     has = [name for name in ("rootfs.yml", "Containerfile") if (folder / name).is_file()]
     if len(has) != 1:
         raise images.ImageError(f"{folder}: must hold either rootfs.yml or Containerfile; it holds {has or 'none'}")
@@ -51,17 +57,31 @@ def containerfile(folder: Path) -> str:
         return ""
     text = read_text(folder / "Containerfile")
     for parent in images.parents(text):
-        if not (folder.parent / parent).is_dir() or parent == folder.name:
+        found = parent_folder(folder, parent, base)
+        if not found.is_dir() or found == folder:
             raise images.ImageError(
-                f"{folder}/Containerfile: names {images.REPOSITORY}/{parent}, which has no folder of its own at "
-                f"{folder.parent / parent}"
+                f"{folder}/Containerfile: names {images.REPOSITORY}/{parent}, which has no folder of its own at {found}"
             )
     return text
 
 
-def content_key(folder: Path, epoch: str, target: str = "", build_args: Mapping[str, str] | None = None) -> str:
+def parent_keys(folder: Path, epoch: str, base: Path | None = None) -> dict[str, str]:
+    """Return the key of each of our own images that `folder` is built from."""
+    return {
+        parent: content_key(parent_folder(folder, parent, base), epoch, base=base)
+        for parent in images.parents(containerfile(folder, base))
+    }
+
+
+def content_key(
+    folder: Path,
+    epoch: str,
+    target: str = "",
+    build_args: Mapping[str, str] | None = None,
+    base: Path | None = None,
+) -> str:
     """Return the key of the image that `folder` gives."""
-    keys = {parent: content_key(folder.parent / parent, epoch) for parent in images.parents(containerfile(folder))}
+    keys = parent_keys(folder, epoch, base)
     return images.content_key(read_folder(folder), target, epoch, build_args or {}, keys)
 
 

@@ -13,7 +13,8 @@ description:
   - Builds C(localhost/jhok/<name>:<key>) with podman on the control machine and tags it C(latest). The key is the hash
     of all that goes into the image; an image whose key exists is not built again.
   - A folder holds either C(rootfs.yml) (C(suite), C(variant), C(include); made by mmdebstrap) or a C(Containerfile).
-  - Images C(localhost/jhok/<folder>) that a Containerfile names are built first, from the folder's neighbours.
+  - Images C(localhost/jhok/<folder>) that a Containerfile names are built first, from the folder's neighbours or from
+    O(base_dir).
   - Mirrors, proxies, logins and CA certificates come from the machine's own configuration of apt, pip, npm and the
     environment. A build sees them in C(/run/build) only; none of them becomes part of an image, its history or a log.
 requirements:
@@ -29,6 +30,9 @@ options:
     description: The folder that the image is built from; also the context of the build.
     type: path
     required: true
+  base_dir:
+    description: Directory of the images that this one is built from and that are not beside its folder.
+    type: path
   target:
     description: Stage of the Containerfile to build; the last one when not given.
     type: str
@@ -203,6 +207,8 @@ class Builder:
         self.module = module
         self.log_dir = log_dir
         self.epoch: str = module.params["epoch"]
+        base_dir = module.params["base_dir"]
+        self.base = Path(base_dir).resolve() if base_dir else None
         self.ca_file = Path(module.params["ca_file"] or CA_FILE)
         unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
         self.podman = images.podman_command(unified, shutil.which("runc") is not None)
@@ -214,15 +220,15 @@ class Builder:
 
     def ensure(self, name: str, folder: Path, target: str = "", build_args: Mapping[str, str] | None = None) -> None:
         """Build the image, and first those it is built from, when it is not there; tag it latest."""
-        key = image_folders.content_key(folder, self.epoch, target, build_args)
+        key = image_folders.content_key(folder, self.epoch, target, build_args, self.base)
         tagged, latest = images.reference(name, key), images.reference(name, "latest")
         image_id, tags = image_folders.find(tagged)
         if latest in tags:
             return
         if not image_id:
-            containerfile = image_folders.containerfile(folder)
+            containerfile = image_folders.containerfile(folder, self.base)
             for parent in images.parents(containerfile):
-                self.ensure(parent, folder.parent / parent)
+                self.ensure(parent, image_folders.parent_folder(folder, parent, self.base))
             self.log = self.log_dir / f"{name.replace('/', '-')}-{key}.log"
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self.log.unlink(missing_ok=True)
@@ -248,10 +254,7 @@ class Builder:
     def _build(
         self, name: str, key: str, folder: Path, containerfile: str, target: str, build_args: Mapping[str, str]
     ) -> None:
-        keys = {
-            parent: image_folders.content_key(folder.parent / parent, self.epoch)
-            for parent in images.parents(containerfile)
-        }
+        keys = image_folders.parent_keys(folder, self.epoch, self.base)
         with self._build_dir(images.BUILD_MOUNT):
             pinned = BUILD_DIR / "Containerfile"
             pinned.write_text(images.pin_parents(containerfile, keys), encoding="utf-8")
@@ -344,7 +347,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     build_args = {str(key): str(value) for key, value in params["build_args"].items()}
     cache = Path(os.environ.get("JHOK_CACHE_DIR", "~/.cache/jhok-lab")).expanduser()
     builder = Builder(module, Path(params["log_dir"] or cache / "log"))
-    key = image_folders.content_key(folder, builder.epoch, params["target"], build_args)
+    key = image_folders.content_key(folder, builder.epoch, params["target"], build_args, builder.base)
     tagged, latest = images.reference(name, key), images.reference(name, "latest")
     image_id, tags = image_folders.find(tagged)
     result: dict[str, Any] = {"image": tagged, "key": key, "image_id": image_id, "seconds": 0.0}
@@ -370,6 +373,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "folder": {"type": "path", "required": True},
+            "base_dir": {"type": "path"},
             "target": {"type": "str", "default": ""},
             "build_args": {"type": "dict", "default": {}},
             "epoch": {"type": "str", "default": ""},

@@ -32,6 +32,9 @@ options:
         description: Stage of the Containerfile; the last one when not given.
         type: str
         default: ""
+  base_dir:
+    description: Directory of the images that others are built from and that are not beside their folders.
+    type: path
   epoch:
     description: Free text, part of every key.
     type: str
@@ -69,10 +72,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.jhok.lab.plugins.module_utils import image_folders, images
 
 
-def describe(wanted: dict[str, Any], epoch: str, stored: dict[str, tuple[str, list[str]]]) -> dict[str, Any]:
+def describe(
+    wanted: dict[str, Any], epoch: str, base: Path | None, stored: dict[str, tuple[str, list[str]]]
+) -> dict[str, Any]:
     """Return name, reference and key of an image, and whether it is there and the latest of its name."""
     name = images.check_name(wanted["name"])
-    key = image_folders.content_key(Path(wanted["folder"]).resolve(), epoch, wanted["target"])
+    key = image_folders.content_key(Path(wanted["folder"]).resolve(), epoch, wanted["target"], base=base)
     reference = images.reference(name, key)
     _, tags = stored.get(reference, ("", []))
     return {"name": name, "image": reference, "key": key, "present": images.reference(name, "latest") in tags}
@@ -88,13 +93,15 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "images": {"type": "list", "elements": "dict", "required": True, "options": image},
+            "base_dir": {"type": "path"},
             "epoch": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     stored = image_folders.present()
+    base = Path(module.params["base_dir"]).resolve() if module.params["base_dir"] else None
     try:
-        found = [describe(wanted, module.params["epoch"], stored) for wanted in module.params["images"]]
+        found = [describe(wanted, module.params["epoch"], base, stored) for wanted in module.params["images"]]
     except images.ImageError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, images=found)

@@ -97,6 +97,22 @@ def test_mirrors_and_certificates_are_no_part_of_the_key(run: Run, folders: Path
     )
 
 
+def test_an_image_of_another_directory_builds_on_those_of_the_base_directory(
+    run: Run, folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "inventory" / "jhoktest-app"
+    own.parent.mkdir()
+    (folders / "jhoktest-app").rename(own)
+    image = {"name": "jhoktest-app", "folder": str(own)}
+    assert "has no folder of its own" in run(**image)["msg"]
+    key = run(**image, base_dir=str(folders))["key"]
+    with patch_module_args({"images": [image], "base_dir": str(folders)}), pytest.raises(SystemExit):
+        image_info.main()
+    assert json.loads(capsys.readouterr().out)["images"][0]["key"] == key
+    (folders / "jhoktest-base" / "rootfs.yml").write_text(ROOTFS.replace("tini", "tmux"))
+    assert run(**image, base_dir=str(folders))["key"] != key
+
+
 @pytest.mark.parametrize(
     ("name", "folder", "says"),
     [
@@ -151,7 +167,7 @@ def test_image_info_refuses_a_folder_that_gives_no_image(folders: Path, capsys: 
 def test_documentation_names_every_option() -> None:
     documented = yaml.safe_load(image_build.DOCUMENTATION)["options"]
     assert set(documented) == {
-        "name", "folder", "target", "build_args", "epoch", "mirrors", "ca_file", "log_dir", "state"
+        "name", "folder", "base_dir", "target", "build_args", "epoch", "mirrors", "ca_file", "log_dir", "state"
     }  # fmt: skip
     assert set(documented["mirrors"]["suboptions"]) == set(image_build.MIRROR_KEYS)
     for task in yaml.safe_load(image_build.EXAMPLES):
