@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -113,17 +113,25 @@ class HubClient:
             self.request("POST", f"/hub/api/users/{quote(name)}/tokens", body=body, accept=(201,)).json()["token"]
         )
 
-    def start_server(self, name: str, options: Mapping[str, Any], timeout: float) -> str:
+    def start_server(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        timeout: float,
+        heard: Callable[[str], object] | None = None,
+    ) -> str:
         """Start a user's server and follow its progress as the hub's page does; returns the last message.
 
-        options: KubeSpawner's user options. timeout: seconds until it must be ready. HubError with the reason when it
-        does not start.
+        options: KubeSpawner's user options. timeout: seconds until it must be ready. heard: called with each message.
+        HubError with the reason when it does not start.
         """
         deadline = time.monotonic() + timeout
         self.request("POST", f"/hub/api/users/{quote(name)}/server", body=dict(options), accept=(201, 202))
         last = "no progress was reported"
         for event in self._progress(name, deadline):
             last = str(event.get("message", last))
+            if heard:
+                heard(last)
             if event.get("failed"):
                 raise HubError(f"the server did not start: {last}")
             if event.get("ready"):

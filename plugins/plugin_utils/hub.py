@@ -14,6 +14,7 @@ Object = dict[str, Any]
 
 VERIFY_USER = "jhok-verify"
 USERNAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")  # as in jupyterhub_config.py
+GITHUB_NAME = re.compile(r"(?=.{1,39}\Z)[A-Za-z0-9](?:-?[A-Za-z0-9])*(?:_[A-Za-z0-9]+)?")  # _: managed users
 PREFIX = "jupyterhub/"  # of the hub's secrets in the control plane host's store
 HUB_UID = 1000
 PROXY_UID = 65534
@@ -28,6 +29,7 @@ HUB_SECRETS = {
     "proxy-auth-token": "alphanumeric",
     "verify-token": "hex",
 }
+GITHUB_SECRET, PASSWORDS = "github-client-secret", "passwords.json"  # the one that the chosen sign-in needs
 CONTROL_PLANE_LABELS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 PRIVATE_CIDRS = ["10.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"]
 METADATA_CIDR = "169.254.169.254/32"
@@ -50,13 +52,15 @@ class HubSettings(TypedDict):
     dashboards_url: linked for people; may be empty.
     url: where people reach the hub, without a slash at the end.
     node_port: port of every node on which the hub is reached.
-    auth: `password`.
+    auth: `password`, `native` (who signed up besides the users, once an admin has approved them) or `github`.
+    github: `url`, `client_id`, `callback_url`, `organizations` and `teams` (`org:team`); the app's secret is in none.
     users, admins: names that may sign in; admins need not be listed twice.
     user_cpu_guarantee, user_cpu_limit: cores per server; a limit of 0 is none.
     user_memory_guarantee, user_memory_limit: per server, as KubeSpawner takes it (`512M`, `4G`).
     start_timeout, http_timeout, idle_timeout, max_age, stop_warning, idle_check_interval: seconds.
     concurrent_spawns: servers that may start at the same time.
     active_servers: servers that may run at the same time; 0 is no limit.
+    load_users: names of users whom a load run of playbooks/benchmark.yml may make and remove.
     user_allowed_cidrs: private networks that users' servers may reach.
     hub_resources, proxy_resources: `requests` and `limits` of the containers.
     """
@@ -70,6 +74,7 @@ class HubSettings(TypedDict):
     images: Images
     node_port: int
     auth: str
+    github: Object
     users: list[str]
     admins: list[str]
     user_cpu_guarantee: float
@@ -84,6 +89,7 @@ class HubSettings(TypedDict):
     idle_check_interval: int
     concurrent_spawns: int
     active_servers: int
+    load_users: list[str]
     user_allowed_cidrs: list[str]
     homes_claim: str
     db_claim: str
@@ -100,6 +106,7 @@ CONFIG_KEYS = (
     "dashboards_url",
     "url",
     "auth",
+    "github",
     "users",
     "admins",
     "user_cpu_guarantee",
@@ -114,15 +121,18 @@ CONFIG_KEYS = (
     "idle_check_interval",
     "concurrent_spawns",
     "active_servers",
+    "load_users",
     "homes_claim",
 )
 
 
-def hub_people(users: list[str], admins: list[str]) -> list[str]:
-    """Return everybody who signs in with a password, the verify user last.
+def hub_people(users: list[str], admins: list[str], auth: str) -> list[str]:
+    """Return everybody who has a generated password, the verify user last; none with GitHub.
 
     Raises ValueError for a name that cannot be one.
     """
+    if auth == "github":
+        return []
     for variable, names in (("jupyterhub_users", users), ("jupyterhub_admins", admins)):
         for name in names:
             if not USERNAME_PATTERN.fullmatch(name):
@@ -135,12 +145,12 @@ def hub_people(users: list[str], admins: list[str]) -> list[str]:
     return [*sorted({*users, *admins}), VERIFY_USER]
 
 
-def hub_secret_entries(users: list[str], admins: list[str]) -> list[Object]:
+def hub_secret_entries(users: list[str], admins: list[str], auth: str) -> list[Object]:
     """Return the entries that module `jhok.lab.secret_store` has to keep for the hub."""
     entries: list[Object] = [
         {"name": PREFIX + name, "kind": kind, "length": 64} for name, kind in sorted(HUB_SECRETS.items())
     ]
-    for name in hub_people(users, admins):
+    for name in hub_people(users, admins, auth):
         password = f"{PREFIX}password/{name}"
         entries += [
             {"name": password, "kind": "alphanumeric", "length": 16, "announce": name != VERIFY_USER},
@@ -152,13 +162,16 @@ def hub_secret_entries(users: list[str], admins: list[str]) -> list[Object]:
 def hub_secrets(settings: HubSettings, secrets: Mapping[str, str]) -> list[Object]:
     """Return the hub's Secret.
 
-    `secrets` are the store's values by name. Raises KeyError for one that is missing.
+    `secrets` are the store's values by name, with GitHub also `github-client-secret` of the inventory under the same
+    prefix. Raises KeyError for one that is missing.
     """
     data = {name: secrets[PREFIX + name] for name in HUB_SECRETS}
-    hashes = {
-        name: secrets[f"{PREFIX}password-hash/{name}"] for name in hub_people(settings["users"], settings["admins"])
-    }
-    data["passwords.json"] = json.dumps(hashes, indent=2, sort_keys=True) + "\n"
+    if settings["auth"] == "github":
+        data[GITHUB_SECRET] = secrets[PREFIX + GITHUB_SECRET]
+    else:
+        people = hub_people(settings["users"], settings["admins"], settings["auth"])
+        hashes = {name: secrets[f"{PREFIX}password-hash/{name}"] for name in people}
+        data[PASSWORDS] = json.dumps(hashes, indent=2, sort_keys=True) + "\n"
     encoded = {name: base64.b64encode(value.encode()).decode() for name, value in sorted(data.items())}
     return [{"apiVersion": "v1", "kind": "Secret", **_metadata(settings, "hub"), "type": "Opaque", "data": encoded}]
 
@@ -364,7 +377,7 @@ def _hub_deployment(settings: HubSettings, paths: list[str], checksum: str) -> O
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
         ],
     }
-    secret_names = [*sorted(HUB_SECRETS), "passwords.json"]
+    secret_names = [*sorted(HUB_SECRETS), GITHUB_SECRET if settings["auth"] == "github" else PASSWORDS]
     volumes = [
         {
             "name": "config",

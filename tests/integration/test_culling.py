@@ -147,6 +147,7 @@ def test_who_is_stopped(site: Site) -> None:
     assert page.url.endswith("/hub/spawn"), page.url
     assert record(again, "printer") is None
     again.start_server("printer", {}, START_SECONDS)
+    again.lab_page("printer")
     work, printed = (
         again.request("GET", f"/user/printer/api/contents/{name}?content=1").json()["content"]
         for name in ("work.txt", "printed.txt")

@@ -84,9 +84,7 @@ def main() -> None:
 
     logging.basicConfig(level=logging.INFO, format="[%(levelname).1s %(asctime)s %(name)s] %(message)s")
     # The library's own line for each stop would name no reason.
-    IdleCuller(
-        config_file="", log_level="WARN", cull_every=chosen["check_interval"], cull_arbiter_hook=arbiter
-    ).start()
+    IdleCuller(config_file="", log_level="WARN", cull_every=chosen["check_interval"], cull_arbiter_hook=arbiter).start()
 
 
 if __name__ == "__main__":

@@ -64,7 +64,11 @@ c.JupyterHub.load_roles = [
     {
         "name": "verify",
         "services": ["verify"],
-        "scopes": ["read:hub", *(f"{scope}!user={hub_spawner.VERIFY_USER}" for scope in VERIFY_SCOPES)],
+        "scopes": [
+            "read:hub",
+            *(f"{scope}!user={hub_spawner.VERIFY_USER}" for scope in VERIFY_SCOPES),
+            *(f"{scope}!user={name}" for name in SETTINGS["load_users"] for scope in ("admin:users", "admin:servers")),
+        ],
     },
     {"name": "metrics", "services": ["metrics"], "scopes": ["read:metrics"]},
 ]
