@@ -24,7 +24,7 @@ options:
 """
 
 EXAMPLES = r"""
-entries: "{{ jupyterhub_users | jhok.lab.hub_secret_entries(jupyterhub_admins) }}"
+entries: "{{ jupyterhub_users | jhok.lab.hub_secret_entries(jupyterhub_admins, jupyterhub_auth) }}"
 objects: "{{ __jupyterhub_settings | jhok.lab.hub_objects(role_path ~ '/files/hub', result.secrets) }}"
 secrets: "{{ __jupyterhub_settings | jhok.lab.hub_secrets(result.secrets) }}"
 """

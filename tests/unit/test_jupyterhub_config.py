@@ -59,7 +59,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
     directory = tmp_path_factory.mktemp("etc")
     (directory / "secrets").mkdir()
     (directory / "settings.json").write_text(hub_config(LAB))
-    values = {entry["name"]: "ab" * 32 for entry in hub_secret_entries(LAB["users"], LAB["admins"])}
+    values = {entry["name"]: "ab" * 32 for entry in hub_secret_entries(LAB["users"], LAB["admins"], LAB["auth"])}
     values["jupyterhub/password-hash/ann"] = scrypt_hash(PASSWORD, b"salt")
     [secret] = hub_secrets(LAB, values)
     for name, data in secret["data"].items():

@@ -27,8 +27,9 @@ LAB: HubSettings = yaml.safe_load((GOLDEN / "lab-settings.yml").read_text())
 
 
 def secrets(settings: HubSettings) -> dict[str, str]:
-    entries = hub_secret_entries(settings["users"], settings["admins"])
-    return {entry["name"]: f"value of {entry['name']}" for entry in entries}
+    entries = hub_secret_entries(settings["users"], settings["admins"], settings["auth"])
+    names = [*(entry["name"] for entry in entries), "jupyterhub/github-client-secret"]
+    return {name: f"value of {name}" for name in names}
 
 
 def objects(settings: HubSettings) -> list[dict[str, Any]]:
@@ -69,8 +70,26 @@ def test_the_hub_gets_hashes_and_no_password() -> None:
     assert not [text for text in texts.values() if "jupyterhub/password/" in text]
 
 
-def test_entries_are_announced_to_people_only() -> None:
-    entries = {entry["name"]: entry for entry in hub_secret_entries(["demo"], ["boss"])}
+def test_github_needs_its_secret_and_no_passwords() -> None:
+    settings: HubSettings = {**LAB, "auth": "github", "users": ["Octo-Cat"]}
+    assert not [entry for entry in hub_secret_entries(["Octo-Cat"], [], "github") if "password" in entry["name"]]
+    [secret] = hub_secrets(settings, secrets(settings))
+    assert "passwords.json" not in secret["data"]
+    assert base64.b64decode(secret["data"]["github-client-secret"]) == b"value of jupyterhub/github-client-secret"
+    text = json.dumps(objects(settings))
+    assert "value of jupyterhub/github-client-secret" not in text
+    assert {"key": "github-client-secret", "path": "secrets/github-client-secret"} in next(
+        source["secret"]["items"]
+        for source in find(objects(settings), "Deployment", "hub")["spec"]["template"]["spec"]["volumes"][0][
+            "projected"
+        ]["sources"]
+        if "secret" in source
+    )
+
+
+@pytest.mark.parametrize("auth", ["password", "native"])
+def test_entries_are_announced_to_people_only(auth: str) -> None:
+    entries = {entry["name"]: entry for entry in hub_secret_entries(["demo"], ["boss"], auth)}
     assert [n for n, e in entries.items() if e.get("announce")] == [
         "jupyterhub/password/boss",
         "jupyterhub/password/demo",
@@ -161,9 +180,9 @@ def test_a_services_selector_meets_its_pods() -> None:
 )
 def test_names_that_cannot_be_a_home_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"jupyterhub_users: {name!r}")):
-        hub_secret_entries([name], [])
+        hub_secret_entries([name], [], "password")
     with pytest.raises(ValueError, match="jupyterhub_admins"):
-        hub_secret_entries([], [name])
+        hub_secret_entries([], [name], "native")
 
 
 def test_settings_are_the_roles_variables() -> None:
@@ -172,6 +191,8 @@ def test_settings_are_the_roles_variables() -> None:
         "__jupyterhub_settings"
     ]
     assert variables.keys() == HubSettings.__annotations__.keys() == DEMO.keys()
-    for key, value in variables.items():
+    github = {f"github_{key}": value for key, value in variables.pop("github").items()}
+    for key, value in {**variables, **github}.items():
         assert re.fullmatch(rf"\{{\{{ jupyterhub_{key}( \| (int|float))? \}}\}}", value)
-    assert set(hub.CONFIG_KEYS) <= variables.keys()
+    assert {f"github_{key}" for key in DEMO["github"]} == github.keys()
+    assert set(hub.CONFIG_KEYS) <= DEMO.keys()
