@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 from ansible_collections.jhok.lab.plugins.plugin_utils.hub import USERNAME_PATTERN, VERIFY_USER
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_files import Definition, Scan
@@ -55,6 +56,9 @@ USER_LISTS = ("jupyterhub_users", "jupyterhub_admins")
 CIDR_LISTS = ("jupyterhub_user_allowed_cidrs",)
 USER_MEMORY = ("jupyterhub_user_memory_guarantee", "jupyterhub_user_memory_limit")
 USER_CPU = ("jupyterhub_user_cpu_guarantee", "jupyterhub_user_cpu_limit")
+HUB_URL = "jupyterhub_url"
+URLS = (HUB_URL, "jupyterhub_dashboards_url")
+NOTICE = "jupyterhub_notice"
 BUNDLE_SOURCE = "bundle_source"
 BUNDLE_VERSION = "bundle_kubernetes_version"
 READ = (
@@ -66,6 +70,8 @@ READ = (
     BUNDLE_SOURCE,
     BUNDLE_VERSION,
     *NODE_PORTS,
+    NOTICE,
+    *URLS,
     *USER_LISTS,
     *CIDR_LISTS,
     *USER_MEMORY,
@@ -86,6 +92,8 @@ _TAKEN_PORTS = {
 }
 _NODE_PREFIX = 24  # each machine gets a /24 of the pod network
 _SERVICE_PREFIX = 28  # DNS has the tenth address of the service network
+
+_NOTICE_LENGTH = 1000  # characters; a page has to have room for more than that
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT])")
@@ -527,6 +535,38 @@ def _limit_problems(site: Site) -> Iterator[Problem]:
             yield site.problem(guarantee, what, "lower it, or raise the limit")
 
 
+def _page_problems(site: Site) -> Iterator[Problem]:
+    """Judge what people see on the hub's pages."""
+    for name in URLS:
+        value = site.value(name)
+        if not isinstance(value, str) or not value:
+            continue
+        parts = _web_address(value)
+        if not parts:
+            what = "not an address that a browser opens"
+            yield site.problem(name, what, "write it whole, e.g. http://172.16.0.100:30759/ or https://hub.example.org")
+        elif name == HUB_URL and (parts.path or parts.query or parts.fragment):
+            what = "the hub's own address ends with its host and port"
+            yield site.problem(name, what, f"write {parts.scheme}://{parts.netloc}")
+    notice = site.value(NOTICE)
+    if isinstance(notice, str) and len(notice) > _NOTICE_LENGTH:
+        what = f"it has {len(notice)} characters, and every page shows it: {_NOTICE_LENGTH} are allowed"
+        yield site.problem(NOTICE, what, "shorten it, and link or name the place that has the rest")
+
+
+def _web_address(text: str) -> SplitResult | None:
+    """Return the parts of an http or https address with a host and no credentials; None for anything else."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # ValueError when it is none
+    except ValueError:
+        return None
+    fine = (
+        parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc and not re.search(r"\s", text)
+    )
+    return parts if fine else None
+
+
 def _secret_problems(site: Site) -> Iterator[Problem]:
     for host in [CONTROL, *site.machines]:
         for name, value in site.given.get(host, {}).items():
@@ -563,6 +603,7 @@ _RULES: tuple[Callable[[Site], Iterator[Problem]], ...] = (
     _user_problems,
     _combination_problems,
     _limit_problems,
+    _page_problems,
     _secret_problems,
     _template_problems,
 )
