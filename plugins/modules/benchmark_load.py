@@ -70,7 +70,7 @@ started:
   returned: success
   type: int
   sample: 40
-failed:
+not_started:
   description: Why the others did not.
   returned: success
   type: list
@@ -133,7 +133,7 @@ def summary(starts: Sequence[Start]) -> dict[str, Any]:
     names = {"first": 0.0, "median": 0.5, "last": 1.0}
     return {
         "started": len(ready),
-        "failed": [{"user": start.user, "reason": start.reason} for start in starts if start.seconds is None],
+        "not_started": [{"user": start.user, "reason": start.reason} for start in starts if start.seconds is None],
         "ready": {name: round(quantile(ready, share), 1) for name, share in names.items()} if ready else {},
         "told": sum(any(PLACE.search(message) for message in start.messages) for start in starts),
     }

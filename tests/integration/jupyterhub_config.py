@@ -57,7 +57,11 @@ c.JupyterHub.load_roles = [
     {
         "name": "verify",
         "services": ["verify"],
-        "scopes": ["admin:users!user=jhok-verify", "servers!user=jhok-verify", "tokens!user=jhok-verify"],
+        "scopes": [
+            *("admin:users!user=jhok-verify", "servers!user=jhok-verify", "tokens!user=jhok-verify"),
+            *(f"admin:users!user={name}" for name in os.environ.get("TEST_HUB_LOAD_USERS", "").split()),
+            *(f"admin:servers!user={name}" for name in os.environ.get("TEST_HUB_LOAD_USERS", "").split()),
+        ],
     }
 ]
 if os.environ.get("TEST_HUB_BROKEN_SERVER"):

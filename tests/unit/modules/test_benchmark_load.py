@@ -31,7 +31,7 @@ def test_summary() -> None:
     ]
     assert summary(starts) == {
         "started": 3,
-        "failed": [{"user": "c", "reason": "the server did not start: no image"}],
+        "not_started": [{"user": "c", "reason": "the server did not start: no image"}],
         "ready": {"first": 4.0, "median": 5.0, "last": 9.0},
         "told": 2,
     }
