@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ansible_collections.jhok.lab.plugins.plugin_utils.hub import USERNAME_PATTERN, VERIFY_USER
+from ansible_collections.jhok.lab.plugins.plugin_utils.hub import GITHUB_NAME, USERNAME_PATTERN, VERIFY_USER
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_files import Definition, Scan
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_values import (
     HIDDEN,
@@ -52,6 +52,12 @@ IMAGES = "jupyterhub_images"
 HOMES = ("storage_nfs_server", "storage_nfs_path")
 PODS_ON_CONTROL_PLANE = "kubernetes_schedule_on_control_plane"
 NODE_PORTS = ("jupyterhub_node_port",)
+AUTH = "jupyterhub_auth"
+GITHUB_APP = ("jupyterhub_github_client_id", "jupyterhub_github_client_secret")
+GITHUB_URL = "jupyterhub_github_url"
+GITHUB_CALLBACK = "jupyterhub_github_callback_url"
+GITHUB_ORGANIZATIONS = "jupyterhub_github_organizations"
+GITHUB_TEAMS = "jupyterhub_github_teams"
 USER_LISTS = ("jupyterhub_users", "jupyterhub_admins")
 CIDR_LISTS = ("jupyterhub_user_allowed_cidrs",)
 USER_MEMORY = ("jupyterhub_user_memory_guarantee", "jupyterhub_user_memory_limit")
@@ -72,6 +78,12 @@ READ = (
     *NODE_PORTS,
     NOTICE,
     *URLS,
+    AUTH,
+    *GITHUB_APP,
+    GITHUB_URL,
+    GITHUB_CALLBACK,
+    GITHUB_ORGANIZATIONS,
+    GITHUB_TEAMS,
     *USER_LISTS,
     *CIDR_LISTS,
     *USER_MEMORY,
@@ -96,6 +108,8 @@ _SERVICE_PREFIX = 28  # DNS has the tenth address of the service network
 _NOTICE_LENGTH = 1000  # characters; a page has to have room for more than that
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_ORGANIZATION = r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}"
+_TEAM = rf"{_ORGANIZATION}:[a-z0-9][a-z0-9._-]*"  # both as in the team's address
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT])")
 _DEBIAN_KUBERNETES = "v1.20.2"  # the one version that Debian has the source of
 _SECRET_NAME = re.compile(r"(secret|passw(or)?d|token|_pass)$")
@@ -476,16 +490,57 @@ def _may_be_secret(name: str, known: Mapping[str, dict[str, Any]]) -> bool:
 
 
 def _user_problems(site: Site) -> Iterator[Problem]:
+    github = site.value(AUTH) == "github"
     for name in USER_LISTS:
         value = site.value(name)
         for number, item in enumerate(value if isinstance(value, list) else []):
             user = item.get("name") if isinstance(item, dict) else item
-            if isinstance(user, str) and not USERNAME_PATTERN.fullmatch(user):
-                what = "not a legal user name (a-z, 0-9 and inside . _ -; at most 64)"
+            if isinstance(user, (int, float)):
+                what = "YAML takes the name for a number or a truth value"
+                yield Problem(site.where(name), f"{name}[{number}]", show(user), what, "put it in quotes")
+            elif isinstance(user, str) and not (GITHUB_NAME if github else USERNAME_PATTERN).fullmatch(user):
+                what = (
+                    "not a name that GitHub gives (letters, digits, single hyphens; at most 39)"
+                    if github
+                    else "not a legal user name (a-z, 0-9 and inside . _ -; at most 64)"
+                )
                 yield Problem(site.where(name), f"{name}[{number}]", show(user), what, "correct the name")
-            elif user == VERIFY_USER:
+            elif isinstance(user, str) and user.lower() == VERIFY_USER:
                 what = "the name is reserved for playbooks/verify.yml, which signs in by it"
                 yield Problem(site.where(name), f"{name}[{number}]", show(user), what, "remove it")
+
+
+def _sign_in_problems(site: Site) -> Iterator[Problem]:
+    auth = site.value(AUTH)
+    if auth == "native" and not site.value("jupyterhub_admins"):
+        do = "name an admin in jupyterhub_admins"
+        yield site.problem(AUTH, "there is no admin who could approve those who sign up", do)
+    if auth != "github":
+        return
+    for name in GITHUB_APP:
+        if not site.value(name):
+            what = f"{AUTH} is github, and the OAuth app that is registered there is not known"
+            yield site.problem(name, what, "register one (docs/admin/sign-in.md) and set this")
+    if not any(site.value(name) for name in (*USER_LISTS, GITHUB_ORGANIZATIONS, GITHUB_TEAMS)):
+        what = "nobody could sign in: GitHub has a hundred million accounts, and none is named here"
+        do = f"set {' or '.join((*USER_LISTS, GITHUB_ORGANIZATIONS, GITHUB_TEAMS))}"
+        yield site.problem(AUTH, what, do)
+    if not re.fullmatch(r"https?://[^/\s?#@]+/?", str(site.value(GITHUB_URL))):
+        do = "write it as https://github.com or https://github.example.org"
+        yield site.problem(GITHUB_URL, "not the address of GitHub or of a GitHub Enterprise server", do)
+    callback = site.value(GITHUB_CALLBACK)  # None: the default, which is right
+    if callback is not None and not re.fullmatch(r"https?://[^/\s?#@]+/hub/oauth_callback", str(callback)):
+        do = "write it as http://172.16.0.100:30080/hub/oauth_callback, with the address that people open"
+        yield site.problem(GITHUB_CALLBACK, "GitHub would send people to an address at which the hub is not", do)
+    for name, pattern, form in (
+        (GITHUB_ORGANIZATIONS, _ORGANIZATION, "the name in the organization's address, and teams into " + GITHUB_TEAMS),
+        (GITHUB_TEAMS, _TEAM, "organization:team, both as in the team's address"),
+    ):
+        value = site.value(name)
+        for number, item in enumerate(value if isinstance(value, list) else []):
+            if isinstance(item, str) and not re.fullmatch(pattern, item):
+                what = f"not the name of a GitHub {'team' if name == GITHUB_TEAMS else 'organization'}"
+                yield Problem(site.where(name), f"{name}[{number}]", show(item), what, f"write {form}")
 
 
 def _combination_problems(site: Site) -> Iterator[Problem]:
@@ -601,6 +656,7 @@ _RULES: tuple[Callable[[Site], Iterator[Problem]], ...] = (
     _required_problems,
     _shared_problems,
     _user_problems,
+    _sign_in_problems,
     _combination_problems,
     _limit_problems,
     _page_problems,
