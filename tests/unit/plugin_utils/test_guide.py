@@ -82,7 +82,7 @@ def test_the_guide_names_what_the_site_has(language: str) -> None:
     ):
         assert value in text
     assert {"en": "7 days", "zh": "7 天"}[language] in text
-    assert {"en": "1 hour 30 minutes after its start", "zh": "启动 1 小时 30 分钟 之后"}[language] in text
+    assert {"en": "1 hour 30 minutes after its start", "zh": "启动 1 小时 30 分钟之后"}[language] in text
     assert {"en": "30 minutes before a server reaches", "zh": "到期之前 30 分钟"}[language] in text
     html = guide_html(SOURCES[language], language, FULL)
     assert 'href="http://172.16.0.100:30080/hub/home"' in html
