@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import simpervisor.atexitasync
+
 if TYPE_CHECKING:
     from traitlets.config import get_config
 
@@ -26,6 +28,9 @@ c.ServerProxy.servers = {
         "launcher_entry": {"enabled": False},
     }
 }
+# What starts VS Code would take the server's place at SIGTERM and end at once, without a moment for kernels and
+# terminals. VS Code gets the signal anyway, from tini.
+simpervisor.atexitasync.signal_handler_set = True
 
 # For labextension @jhok/lab.
 c.ServerApp.tornado_settings = {

@@ -1,0 +1,383 @@
+"""What a user finds in the image of users' servers, run as the cluster runs it: a number without a name, no network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import textwrap
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.jhok.lab.plugins.module_utils import images
+
+pytestmark = pytest.mark.integration
+
+IMAGE = "localhost/jhok/singleuser:latest"
+PODMAN = images.podman_command(Path("/sys/fs/cgroup/cgroup.controllers").exists(), shutil.which("runc") is not None)
+LIMITS = ["--ulimit=nofile=16384:16384", "--ulimit=nproc=32768:32768", "--pids-limit=0"]
+UID, GID = 4242, 100
+BASE = "http://127.0.0.1:8888/user/ada"
+TIMEOUT = 60
+
+
+def podman(*arguments: str, stdin: str = "", check: bool = True) -> str:
+    """Run podman and return what it printed; with `check` a failure shows it."""
+    done = subprocess.run([*PODMAN, *arguments], input=stdin, capture_output=True, text=True, timeout=2 * TIMEOUT)
+    if check and done.returncode:
+        pytest.fail(f"podman {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False)
+    return done.stdout + done.stderr
+
+
+class Box:
+    """A running container of the image, with a home on this machine."""
+
+    def __init__(self, home: Path, *environment: str) -> None:
+        self.home = home
+        self.name = podman(
+            *("run", "--detach", "--network=none", "--cap-drop=all", "--security-opt=no-new-privileges", *LIMITS),
+            *(f"--user={UID}:{GID}", "--passwd=false", f"--volume={home}:/home/ada", "--env=HOME=/home/ada"),
+            *(f"--env={value}" for value in ("NB_USER=ada", "JUPYTER_TOKEN=t", *environment)),
+            *(IMAGE, "jupyter-lab", "--no-browser", "--ip=127.0.0.1", "--ServerApp.base_url=/user/ada/"),
+        ).strip()
+
+    def run(self, *command: str, stdin: str = "", check: bool = True) -> str:
+        """Run a command beside the server and return what it printed."""
+        environment = ["--env=HOME=/home/ada", "--env=USER=ada", "--env=TERM=xterm-256color"]
+        options = ["--interactive", "--workdir=/home/ada", *environment]
+        return podman("exec", *options, self.name, *command, stdin=stdin, check=check)
+
+    def sh(self, script: str, check: bool = True) -> str:
+        """Run a shell script beside the server and return what it printed."""
+        return self.run("sh", "-euc", script, check=check)
+
+    def get(self, path: str) -> str:
+        """Return the page at `path` below the server's address, as curl shows it with its headers."""
+        join = "&" if "?" in path else "?"
+        return self.run("curl", "-sSi", "--max-time", str(TIMEOUT), f"{BASE}{path}{join}token=t")
+
+    def wait_until_ready(self) -> None:
+        """Wait for the server; when it does not come, show its log."""
+        retry = ["--retry", "120", "--retry-delay", "1", "--retry-all-errors", "--retry-max-time", str(TIMEOUT)]
+        try:
+            self.run("curl", "-sSf", *retry, f"{BASE}/api")
+        except pytest.fail.Exception:
+            pytest.fail(podman("logs", self.name), pytrace=False)
+
+    def type(self, shell: list[str], *steps: tuple[str, str]) -> str:
+        """Type into a shell on a terminal: each step's keys, then its pattern is waited for. Return all it showed."""
+        return self.run("/opt/jupyter/bin/python", "-c", TYPIST, json.dumps([shell, steps]))
+
+    def remove(self) -> None:
+        """Remove the container at once."""
+        podman("rm", "--force", "--time=0", self.name)
+
+
+# Runs in the container. Escape sequences of colours stay in what patterns see.
+TYPIST = """
+import fcntl, json, os, pty, re, select, struct, sys, termios, time
+shell, steps = json.loads(sys.argv[1])
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(shell[0], shell)
+fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+shown = ""
+for keys, pattern in steps:
+    os.write(terminal, keys.encode())
+    new, deadline = "", time.monotonic() + 20
+    while not re.search(pattern, new, re.DOTALL):
+        if not select.select([terminal], [], [], max(0, deadline - time.monotonic()))[0]:
+            sys.exit(f"{keys!r} did not bring {pattern!r} but {new!r}; before that {shown!r}")
+        new += os.read(terminal, 65536).decode(errors="replace")
+    shown += new
+print(shown)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def image() -> None:
+    """Have the image; building it is the business of role images."""
+    if subprocess.run([*PODMAN, "image", "exists", IMAGE]).returncode:
+        pytest.fail(f"There is no image {IMAGE}. Let role images build it (make integration does).", pytrace=False)
+
+
+def make_home(path: Path) -> Path:
+    path.mkdir(mode=0o700)
+    return path
+
+
+def owned(home: Path) -> Path:
+    """Give everything in `home` to the user."""
+    for path in (home, *home.rglob("*")):
+        shutil.chown(path, UID, GID)
+    return home
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """A user's server with an empty home."""
+    running = Box(owned(make_home(tmp_path_factory.mktemp("box") / "ada")))
+    running.wait_until_ready()
+    yield running
+    running.remove()
+
+
+# ---------------------------------------------------------------------------------------------- shells
+
+
+def test_zsh_completes_suggests_highlights_and_shows_the_branch(box: Box) -> None:
+    box.sh("git init -q -b trunk projekt")
+    shown = box.type(
+        ["zsh", "-l"],
+        ("", r"~.{0,9} % "),
+        ("cd proj\t\r", r"~/projekt.{0,20} .{0,9}trunk"),
+        ("echo one-$((1+1))-three\r", r"one-2-three.*% "),
+        ("echo on", r"\x1b\[90me-\$\(\(1\+1\)\)-three"),  # the rest of the last such command, in grey
+        ("\x15nosuchcommand", r"\x1b\[31mn"),  # an unknown command is red
+        ("\x15touch 'Ünï 数据'; ls\r", r"'Ünï 数据'.*% "),
+        ("git che\t", r"checkout +-- checkout branch"),
+        ("\x03", "% "),
+        ("false\r", r"\x1b\[31m1\x1b"),
+        ("one\x1b[A", r"one"),
+        ("\x15exit\r", ""),
+    )
+    assert "newuser" not in shown
+    assert "insecure" not in shown
+
+
+def test_zsh_writes_its_history_into_the_home_and_nothing_else(box: Box) -> None:
+    box.type(["zsh", "-l"], ("echo remembered\r", r"remembered\r.*% "), ("exit\r", ""))
+    assert "echo remembered" in box.run("cat", ".zsh_history")
+    assert [name for name in box.run("ls", "-A").split() if name.startswith(".z")] == [".zsh_history"]
+
+
+# As oh-my-zsh's own file does: its completion, its prompt, its copy of a plugin.
+OWN_ZSHRC = """
+autoload -Uz compinit && compinit -u -d ~/.cache/my-zcompdump
+source /usr/share/zsh-syntax-highlighting/zsh-syntax-highlighting.zsh
+PROMPT='mine> '
+alias ll='echo my-ll'
+"""
+
+
+def test_a_users_own_zshrc_wins_and_is_not_touched(box: Box) -> None:
+    box.run("sh", "-c", "mkdir -p .cache; cat > .zshrc", stdin=OWN_ZSHRC)
+    box.type(
+        ["zsh", "-l"],
+        ("", "mine> "),
+        ("ll\r", "my-ll\r"),
+        ("nosuchcommand", r"\x1b\[31mn"),
+        ("\x15print -r -- ${(M)precmd_functions:#*jhok*} $+functions[_zsh_autosuggest_start].\r", r"\n1\."),
+        ("exit\r", ""),
+    )
+    assert box.run("cat", ".zshrc") == OWN_ZSHRC
+    box.run("rm", ".zshrc")
+
+
+def test_bash_completes_and_shows_the_branch(box: Box) -> None:
+    box.sh("test -d projekt || git init -q -b trunk projekt")
+    box.type(
+        ["bash", "-l"],
+        ("cd projekt\r", r"~/projekt.{0,9} trunk"),
+        ("git check-ref\t\t", "git check-ref-format"),
+        ("\x03exit\r", ""),
+    )
+
+
+@pytest.mark.parametrize("shell", ["zsh -lc", "zsh -ic", "bash -lc", "bash -ic", "sh -lc"])
+def test_every_shell_finds_the_users_python_first(box: Box, shell: str) -> None:
+    said = box.run(*shell.split(), "command -v python pip jupyter-lab; echo $LANG $PATH").splitlines()[-4:]
+    assert said[:3] == ["/opt/python/bin/python", "/opt/python/bin/pip", "/opt/jupyter/bin/jupyter-lab"]
+    assert said[3].startswith("C.UTF-8 /opt/python/bin:")
+    # exec'd beside the server, a shell that reads no profile has the image's PATH
+    assert said[3].endswith("/.local/bin") or shell.endswith("ic")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["bzip2", "curl", "git", "htop", "less", "nano", "rsync", "ssh", "tmux", "unzip", "vim", "wget", "xz", "zip"],
+)
+def test_the_commands_of_the_guide_are_there(box: Box, command: str) -> None:
+    assert box.run("sh", "-c", f"command -v {command}").startswith("/usr/bin/")
+
+
+def test_zip_and_tmux_and_venv_work(box: Box) -> None:
+    box.sh("mkdir -p z; echo 数 > 'z/a b.txt'; zip -qr z.zip z; rm -r z; unzip -q z.zip; grep 数 'z/a b.txt'")
+    shell = box.sh(
+        "tmux new-session -d -s t; tmux send-keys -t t 'echo $0 > ~/shell; tmux wait-for -S done' Enter;"
+        "timeout 20 tmux wait-for done; tmux kill-server; cat ~/shell"
+    )
+    assert shell.strip() == "-zsh"
+    box.sh("python -m venv own && own/bin/pip --version && rm -r own")
+
+
+# ---------------------------------------------------------------------------------------------- JupyterLab and VS Code
+
+
+def page_config(page: str) -> dict[str, Any]:
+    begin = page.index("{", page.index("jupyter-config-data"))
+    config: dict[str, Any] = json.loads(page[begin : page.index("</script>", begin)])
+    return config
+
+
+def test_jupyterlab_has_our_extension_and_the_home(box: Box) -> None:
+    config = page_config(box.get("/lab"))
+    assert config["jhokRoot"] == "/home/ada"
+    (ours,) = [entry for entry in config["federated_extensions"] if entry["name"] == "@jhok/lab"]
+    assert "window._JUPYTERLAB['@jhok/lab']" in box.get(f"/lab/extensions/@jhok/lab/{ours['load']}")
+    assert '"enabled": false' in box.get("/server-proxy/servers-info")
+    assert "Location: /user/ada/lab" in box.get("/")
+
+
+def test_connection_files_do_not_outlive_the_container(box: Box) -> None:
+    assert box.sh("ls -A ~/.local/share/jupyter/runtime 2>/dev/null || true") == ""
+
+
+def test_deleted_files_are_gone(box: Box) -> None:
+    box.sh("echo x > bin-me.txt")
+    box.run("curl", "-sSf", "-X", "DELETE", "-H", "Authorization: token t", f"{BASE}/api/contents/bin-me.txt")
+    assert box.sh("find ~ -name 'bin-me*'") == ""
+
+
+def test_vscode_answers_below_the_server_on_a_socket_of_the_users_own(box: Box) -> None:
+    page = box.get("/vscode/?folder=/home/ada")
+    assert page.startswith("HTTP/1.1 200")
+    assert "workbench" in page
+    assert box.get("/vscode/").startswith("HTTP/1.1 ")  # a second tab, whatever it is told
+    found = box.sh("cd /tmp/jupyter-server-proxy-*; stat -c '%a %n' . socket session").splitlines()
+    assert found[:2] == ["700 .", "600 socket"]
+    # State 0A is LISTEN. Beside Jupyter's port 8888 (22B8) nothing does, on either family.
+    listening = box.sh("awk '$4 == \"0A\" {print $2}' /proc/net/tcp /proc/net/tcp6").split()
+    assert listening == ["0100007F:22B8"]
+    assert "/vscode/" not in box.run("curl", "-sSi", f"{BASE}/vscode/?folder=/home/ada").split("\r\n\r\n", 1)[1]
+
+
+def test_vscode_takes_a_strangers_request_nowhere(box: Box) -> None:
+    answer = box.run("curl", "-sSi", f"{BASE}/vscode/?folder=/home/ada")
+    assert answer.startswith("HTTP/1.1 302")
+    assert "/login" in answer
+
+
+def test_vscode_is_seeded_once_and_keeps_its_data_in_the_home(box: Box) -> None:
+    box.get("/vscode/?folder=/home/ada")
+    data = "/home/ada/.local/share/code-server"
+    settings = json.loads(box.run("cat", f"{data}/User/settings.json"))
+    assert settings["chat.disableAIFeatures"] is True
+    assert settings["telemetry.telemetryLevel"] == "off"
+    box.sh(f"echo '{{}}' > {data}/User/settings.json")
+    # A server that dies comes back with the next request, and takes what it finds.
+    box.sh("pkill -9 -f [o]ut/node/entry.js; while pgrep -f [o]ut/node/entry.js; do sleep 0.1; done")
+    assert "workbench" in box.get("/vscode/?folder=/home/ada")
+    assert box.run("cat", f"{data}/User/settings.json") == "{}\n"
+    assert box.sh(f"ls -d {data}/extensions; find ~ -type s").strip() == f"{data}/extensions"
+
+
+# -------------------------------------------------------------------------------------------- a home that breaks things
+
+
+def make_wheel(folder: Path, name: str) -> str:
+    """Make a wheel of a package that fails when imported; return its file's name."""
+    path = folder / f"{name}-99.0-py3-none-any.whl"
+    info = f"{name}-99.0.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{name}/__init__.py", "raise SystemExit('broken on purpose')\n")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return path.name
+
+
+@pytest.fixture(scope="module")
+def broken_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which everything that a server reads there is broken."""
+    home = make_home(tmp_path_factory.mktemp("broken") / "ada")
+    share = home / ".local/share/jupyter"
+    for path, text in {
+        home / ".jupyter/jupyter_server_config.py": "raise RuntimeError('broken on purpose')",
+        home / ".jupyter/jupyter_lab_config.py": "this is not Python",
+        home / ".jupyter/jupyter_server_config.json": "{broken",
+        home / ".jupyter/labconfig/page_config.json": "{broken",
+        home / ".jupyter/lab/user-settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings": "{broken",
+        share / "kernels/mine/kernel.json": "{broken",
+        share / "labextensions/broken/package.json": "{broken",
+        share / "labextensions/@half/package.json": "{",
+        share / "labextensions/@half/done/package.json": '{"name": "@half/done"}',
+        home / ".bashrc": "exit 3",
+        home / ".zshenv": "exit 3",
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for name in ("jupyter_server", "simpervisor"):
+        make_wheel(home, name)
+    return owned(home)
+
+
+def test_a_broken_home_does_not_keep_the_server_from_starting(broken_home: Path) -> None:
+    box = Box(broken_home)
+    try:
+        box.wait_until_ready()
+        said = box.sh("pip install --quiet --no-index --no-deps ./*.whl 2>&1; ls ~/.local/lib/python3.13/site-packages")
+        assert "simpervisor" in said  # a plain "pip install" goes into the home
+        podman("restart", "--time=10", box.name)
+        box.wait_until_ready()
+        assert "jupyter-config-data" in box.get("/lab")
+        assert '"python3"' in box.get("/api/kernelspecs")
+        assert "workbench" in box.get("/vscode/?folder=/home/ada")
+    finally:
+        box.remove()
+
+
+# ---------------------------------------------------------------------------------------------- stopping
+
+BUSY = textwrap.dedent(
+    """
+    import json, os, sys, urllib.request
+    import websocket
+
+    def post(path, **body):
+        headers = {"Authorization": "token t", "Content-Type": "application/json"}
+        request = urllib.request.Request(sys.argv[1] + path, json.dumps(body).encode(), headers)
+        return json.load(urllib.request.urlopen(request))
+
+    post("/api/kernels", name="python3")
+    name = post("/api/terminals")["name"]
+    address = sys.argv[1].replace("http", "ws") + f"/terminals/websocket/{name}"
+    terminal = websocket.create_connection(address, header=["Authorization: token t"], timeout=30)
+    for line in ("trap 'date > ~/terminal-ended; exit' TERM HUP", "echo rea''dy"):
+        terminal.send(json.dumps(["stdin", line + "\\r"]))
+    shown = ""
+    while "ready" not in shown.replace("rea''dy", ""):
+        kind, text = json.loads(terminal.recv())[:2]
+        shown += text if kind == "stdout" else ""
+    """
+)
+
+
+@pytest.mark.parametrize("vscode", [False, True])
+def test_a_server_in_use_ends_when_it_is_asked(tmp_path: Path, vscode: bool) -> None:
+    box = Box(owned(make_home(tmp_path / "ada")))
+    try:
+        box.wait_until_ready()
+        if vscode:
+            assert "workbench" in box.get("/vscode/?folder=/home/ada")
+        box.run("/opt/jupyter/bin/python", "-c", BUSY, BASE)
+        podman("stop", "--time=10", box.name)
+        state = json.loads(podman("inspect", "--format={{json .State}}", box.name))
+        assert state["ExitCode"] not in (137, -1), podman("logs", box.name)  # 137: it had to be killed
+        assert (tmp_path / "ada/terminal-ended").exists()  # what ran in a terminal could put its things in order
+        assert "Shutting down 1 kernel" in podman("logs", box.name)
+    finally:
+        box.remove()
+
+
+def test_the_notice_before_the_greatest_age_reaches_the_page(tmp_path: Path) -> None:
+    box = Box(owned(make_home(tmp_path / "ada")), "JHOK_STOP_AT=2026-11-24T12:00:00Z", "JHOK_STOP_WARNING=600")
+    try:
+        box.wait_until_ready()
+        config = page_config(box.get("/lab"))
+        assert (config["jhokStopAt"], config["jhokStopWarning"]) == ("2026-11-24T12:00:00Z", "600")
+    finally:
+        box.remove()
