@@ -24,7 +24,7 @@ templates = Environment(loader=FileSystemLoader(FILES / "templates"), autoescape
 
 
 class WaitingSpawner(c.JupyterHub.spawner_class):  # type: ignore[name-defined,misc]
-    """Asks for the options, and waits for the file `go` before it starts."""
+    """Asks for the options, waits for the file `go` before it starts, and does not start at all in size small."""
 
     def options_form_page(self) -> str:
         chosen = {"environment": "science", "size": "small", "gpu_count": 0, "gpu_type": ""}
@@ -39,6 +39,8 @@ class WaitingSpawner(c.JupyterHub.spawner_class):  # type: ignore[name-defined,m
     async def start(self) -> tuple[str, int]:
         while not go.exists():
             await asyncio.sleep(0.1)
+        if self.user_options.get("size") == "small":
+            raise RuntimeError("no room")
         started: tuple[str, int] = await super().start()
         return started
 

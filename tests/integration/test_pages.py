@@ -106,14 +106,15 @@ def pages(hub: Hub) -> dict[str, requests.Response]:
     seen["not found"] = visitor.request("GET", "/hub/nowhere", accept=(404,))
     seen["forbidden"] = visitor.request("GET", "/hub/admin", accept=(403,))
     seen["token"] = visitor.request("GET", "/hub/token")
-    xsrf = re.search(r'action="([^"]+)"', seen["options"].text)
-    assert xsrf
-    seen["pending"] = visitor.request("POST", xsrf[1], data=CHOICE)
+    action = re.search(r'action="([^"]+)"', seen["options"].text)
+    assert action
+    seen["pending"] = visitor.request("POST", action[1], data=CHOICE)
     seen["home, starting"] = visitor.request("GET", "/hub/home")
     hub.go.touch()
     visitor.start_server(USER, {}, timeout=60)
     seen["home, running"] = visitor.request("GET", "/hub/home")
     visitor.stop_server(USER, timeout=60)
+    seen["failed"] = visitor.request("POST", action[1], data=CHOICE | {"size": "small"}, accept=(500,))
     return seen
 
 
@@ -146,6 +147,7 @@ SIGNED_IN = (
     "options",
     "pending",
     "not running",
+    "failed",
     "not found",
     "forbidden",
     "token",
@@ -203,6 +205,8 @@ def test_our_files_may_be_kept_by_the_browser(hub: Hub, pages: dict[str, request
         ("home, starting", "See how it starts"),
         ("home, running", "It is running."),
         ("not running", "Your files are kept."),
+        ("pending", "ask Ann &lt;i&gt;Example&lt;/i&gt;. Your files are safe."),
+        ("failed", "Choose a smaller size"),
         ("not found", "<h1>Not found <small"),
         ("not found", "Nothing is at this address."),
         ("forbidden", "<h1>Not allowed <small"),
