@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import simpervisor.atexitasync
+from jupyter_core.paths import jupyter_path
 
 if TYPE_CHECKING:
     from traitlets.config import get_config
 
 c = get_config()
+
+
+def readable(folder: str) -> bool:
+    """Tell whether each of JupyterLab's extensions in `folder` says its name; one that cannot would break the page."""
+    for file in (*Path(folder).glob("[!@]*/package.json"), *Path(folder).glob("@*/*/package.json")):
+        try:
+            data = json.loads(file.read_text())
+            _ = data["name"], data["version"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"JupyterLab's extensions in {folder} are left out: {file} is broken ({error!r})")
+            return False
+    return True
+
+
+# The user's own extensions, in ~/.local, are among them.
+c.LabApp.labextensions_path = [folder for folder in jupyter_path("labextensions") if readable(folder)]
 
 # Deleting deletes: a home on NFS has no trash that anything would empty.
 c.FileContentsManager.delete_to_trash = False
@@ -35,7 +54,7 @@ simpervisor.atexitasync.signal_handler_set = True
 # For labextension @jhok/lab.
 c.ServerApp.tornado_settings = {
     "page_config_data": {
-        "jhokRoot": os.getcwd(),
+        "jhokRoot": str(Path.cwd()),
         "jhokStopAt": os.environ.get("JHOK_STOP_AT", ""),
         "jhokStopWarning": os.environ.get("JHOK_STOP_WARNING", "0"),
     }
