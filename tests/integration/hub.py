@@ -8,9 +8,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -18,6 +19,18 @@ CONFIG = Path(__file__).with_name("jupyterhub_config.py")
 PASSWORD = "Test-password-4711"  # of every user
 TOKEN = "0123456789abcdef0123456789abcdef"  # of the service `verify`
 DEADLINE_SECONDS = 60
+PAGES: dict[str, Any] = {
+    "site_name": "Physics lab",
+    "notice": "",
+    "contact": "",
+    "dashboards_url": "",
+    "environments": [],
+    "sizes": [],
+    "gpus": [],
+    "idle_timeout": 0,
+    "max_age": 0,
+}
+"""What hub_pages.py reads of the settings."""
 
 
 def free_port() -> int:
@@ -71,4 +84,12 @@ def wait_until_up(url: str, hub: subprocess.Popen[bytes], directory: Path) -> No
             pass
         assert hub.poll() is None, (directory / "hub.log").read_text()
         assert time.monotonic() < deadline, (directory / "hub.log").read_text()
+        time.sleep(0.1)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait until `condition` holds; `what` is said when it does not."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"not after {DEADLINE_SECONDS} s: {what}"
         time.sleep(0.1)

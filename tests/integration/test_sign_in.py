@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 import requests
 from ansible_collections.jhok.lab.plugins.module_utils.hub_client import HubClient
 from github.server import FakeGitHub
-from hub import TOKEN, free_port, running_hub
+from hub import PAGES, TOKEN, free_port, running_hub, until
 
 pytestmark = pytest.mark.integration
 
@@ -39,18 +38,6 @@ STATE: dict[str, Any] = {
         "chemistry": {"members": ["teamer", "orgonly"], "teams": {"laser-lab": ["teamer"]}},
     },
 }
-PAGES: dict[str, Any] = {
-    "site_name": "Physics lab",
-    "notice": "",
-    "contact": "",
-    "dashboards_url": "",
-    "environments": [],
-    "sizes": [],
-    "gpus": [],
-    "idle_timeout": 0,
-    "max_age": 0,
-}
-DEADLINE_SECONDS = 30
 
 
 class Browser(requests.Session):
@@ -120,7 +107,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory, proxy_command: str) -> Iterato
             yield SimpleNamespace(url=url, directory=directory, github=github)
     finally:
         github.stop()
-    assert CLIENT_SECRET not in (directory / "hub.log").read_text()
+    log = (directory / "hub.log").read_text()
+    assert CLIENT_SECRET not in log
+    assert "Traceback" not in log
 
 
 @pytest.fixture
@@ -133,13 +122,6 @@ def github(hub: SimpleNamespace) -> FakeGitHub:
 @pytest.fixture
 def browser(hub: SimpleNamespace, github: FakeGitHub) -> Browser:  # noqa: ARG001 - GitHub is to be as in the beginning
     return Browser(hub.url)
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not after {DEADLINE_SECONDS} s: {what}"
-        time.sleep(0.1)
 
 
 def asked_again(browser: Browser, github: FakeGitHub, name: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hub_spawner import USERNAME_PATTERN, VERIFY_USER
 from jupyterhub.auth import Authenticator
+from jupyterhub.handlers import BaseHandler
 from oauthenticator.github import GitHubOAuthenticator
 from oauthenticator.oauth2 import OAuthCallbackHandler
 from tornado.httpclient import HTTPClientError
@@ -22,12 +23,14 @@ from traitlets import Dict
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jupyterhub.handlers import BaseHandler
     from jupyterhub.user import User
     from traitlets.config import Config
 
 REFRESH_SECONDS = 300  # how soon those are signed out whom GitHub no longer vouches for, or who left the inventory
 GITHUB_SECONDS = {"connect_timeout": 3, "request_timeout": 5}  # pages wait for GitHub no longer than this
+
+# JupyterHub 6.1.1 forgets it, and fails on the way of signing somebody out.
+BaseHandler._token_authenticated = False
 
 
 class PasswordAuthenticator(Authenticator):
