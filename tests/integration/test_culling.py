@@ -1,7 +1,7 @@
 """Who is stopped and who is not: the service idle-culler, a hub, its proxy and single-user servers, all real.
 
 Without $JHOK_CULLING_SITE a hub runs beside the test. With it the cases run on a lab: a JSON file with `url` and
-`passwords` of the USERS, of a site whose limits are LIMITS (molecule/culling).
+`passwords` of the USERS, of a site with short limits (molecule/culling).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 USERS = ("printer", "tab", "coder", "aged")
 LIMITS = {"idle_timeout": 20, "max_age": 0, "stop_warning": 10, "idle_check_interval": 2}
 SHORT = {"name": "short", "title": "Short", "max_age": 30, "idle_timeout": 0}
-CULLED_SECONDS = 120  # within which a server that is to be stopped has to be gone
+CULLED_SECONDS = 180  # within which a server that is to be stopped has to be gone
 START_SECONDS = 120
 # Prints for ever; the file tells afterwards how long it did.
 PRINTER = """
@@ -54,7 +54,7 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, proxy_command: str) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     given = os.environ.get("JHOK_CULLING_SITE")
     if given:
         yield Site(**json.loads(Path(given).read_text()))
@@ -67,7 +67,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, proxy_command: str) -> Iterat
         command = ["python3", "-m", "http.server", "--bind=127.0.0.1", "{port}"]
         settings.write_text(f"c.ServerProxy.servers = {{'vscode': {{'command': {command}}}}}\n")
     limits = json.dumps({**LIMITS, "environments": [SHORT]})
-    with running_hub(directory, proxy_command, TEST_HUB_CULLER=limits, TEST_HUB_USERS=" ".join(USERS)) as url:
+    proxy = request.getfixturevalue("proxy_command")
+    with running_hub(directory, proxy, TEST_HUB_CULLER=limits, TEST_HUB_USERS=" ".join(USERS)) as url:
         yield Site(url, dict.fromkeys(USERS, PASSWORD))
 
 
