@@ -32,6 +32,7 @@ RENAMED: dict[str, tuple[str, str]] = {}
 
 # Groups that mean something, ours and kubespray's. `lab` holds machines that playbooks/lab_up.yml makes.
 GROUPS = ("kube_control_plane", "kube_node", "nfs_server", "lab", "k8s_cluster", "etcd")
+LOAD_USERS = "jhok-load-"  # how the names begin that playbooks/benchmark.yml makes up
 _MACHINE_GROUPS = ("kube_control_plane", "kube_node", "nfs_server")
 
 # On which hosts a role's variables count: groups, or the control machine.
@@ -65,6 +66,8 @@ USER_CPU = ("jupyterhub_user_cpu_guarantee", "jupyterhub_user_cpu_limit")
 HUB_URL = "jupyterhub_url"
 URLS = (HUB_URL, "jupyterhub_dashboards_url")
 NOTICE = "jupyterhub_notice"
+IDLE_TIMEOUT, MAX_AGE = "jupyterhub_idle_timeout", "jupyterhub_max_age"
+STOP_WARNING, CHECK_INTERVAL = "jupyterhub_stop_warning", "jupyterhub_idle_check_interval"
 BUNDLE_SOURCE = "bundle_source"
 BUNDLE_VERSION = "bundle_kubernetes_version"
 READ = (
@@ -77,6 +80,10 @@ READ = (
     BUNDLE_VERSION,
     *NODE_PORTS,
     NOTICE,
+    IDLE_TIMEOUT,
+    MAX_AGE,
+    STOP_WARNING,
+    CHECK_INTERVAL,
     *URLS,
     AUTH,
     *GITHUB_APP,
@@ -106,6 +113,7 @@ _NODE_PREFIX = 24  # each machine gets a /24 of the pod network
 _SERVICE_PREFIX = 28  # DNS has the tenth address of the service network
 
 _NOTICE_LENGTH = 1000  # characters; a page has to have room for more than that
+_SHORTEST_LIMIT = 60  # seconds
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ORGANIZATION = r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}"
@@ -508,6 +516,9 @@ def _user_problems(site: Site) -> Iterator[Problem]:
             elif isinstance(user, str) and user.lower() == VERIFY_USER:
                 what = "the name is reserved for playbooks/verify.yml, which signs in by it"
                 yield Problem(site.where(name), f"{name}[{number}]", show(user), what, "remove it")
+            elif isinstance(user, str) and user.lower().startswith(LOAD_USERS):
+                what = "such names are reserved for playbooks/benchmark.yml, which removes their homes"
+                yield Problem(site.where(name), f"{name}[{number}]", show(user), what, "give another name")
 
 
 def _sign_in_problems(site: Site) -> Iterator[Problem]:
@@ -590,6 +601,22 @@ def _limit_problems(site: Site) -> Iterator[Problem]:
             yield site.problem(guarantee, what, "lower it, or raise the limit")
 
 
+def _stop_problems(site: Site) -> Iterator[Problem]:
+    """Judge when users' servers are stopped. Shorter than a minute, a server could be gone before its page is open."""
+    for name in (IDLE_TIMEOUT, MAX_AGE):
+        value = site.value(name)
+        if isinstance(value, int) and value != 0 and value < _SHORTEST_LIMIT:
+            what = f"servers would be stopped while they start: {_SHORTEST_LIMIT} seconds are the least"
+            yield site.problem(name, what, "write a longer time in seconds, or 0 for no limit")
+    interval = site.value(CHECK_INTERVAL)
+    if isinstance(interval, int) and interval < 1:
+        yield site.problem(CHECK_INTERVAL, "servers would never be looked at", "write 1 or more seconds")
+    warning, age = site.value(STOP_WARNING), site.value(MAX_AGE)
+    if isinstance(warning, int) and isinstance(age, int) and age >= _SHORTEST_LIMIT and not 0 <= warning < age:
+        what = f"it does not lie within {MAX_AGE} ({age})"
+        yield site.problem(STOP_WARNING, what, "write how many seconds before a server's end its user is told")
+
+
 def _page_problems(site: Site) -> Iterator[Problem]:
     """Judge what people see on the hub's pages."""
     for name in URLS:
@@ -659,6 +686,7 @@ _RULES: tuple[Callable[[Site], Iterator[Problem]], ...] = (
     _sign_in_problems,
     _combination_problems,
     _limit_problems,
+    _stop_problems,
     _page_problems,
     _secret_problems,
     _template_problems,
