@@ -17,7 +17,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TIMES := .cache/times
 PLAYBOOK := ansible-playbook $(ARGS)
 # In the order of site.yml: they build one site on one lab.
-SCENARIOS := default bundle nfs_server node registry kubernetes storage jupyterhub site faults interrupt
+SCENARIOS := default bundle nfs_server node registry kubernetes storage jupyterhub site culling faults interrupt
 SOURCES := $(wildcard plugins tests images roles molecule docs)
 
 # $(call stage,name,how long it may take,command): says what goes on, runs it, notes how long it took.
