@@ -15,7 +15,8 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TIMES := .cache/times
-PLAYBOOK := ansible-playbook $(ARGS)
+# Says at the end which tasks took the time.
+PLAYBOOK := ANSIBLE_CALLBACKS_ENABLED=ansible.posix.profile_tasks ansible-playbook $(ARGS)
 # In the order of site.yml: they build one site on one lab.
 SCENARIOS := default bundle nfs_server node registry kubernetes storage jupyterhub site culling faults interrupt
 SOURCES := $(wildcard plugins tests images roles molecule docs)
@@ -83,7 +84,7 @@ demo: fresh .venv/run.stamp
 	$(call stage,site,3 min; the first time 12 min to build Kubernetes and the images,$(PLAYBOOK) site.yml --skip-tags summary)
 	$(call stage,verify,1 min,$(PLAYBOOK) playbooks/verify.yml)
 	@$(MAKE) --no-print-directory times
-	@ANSIBLE_CALLBACKS_ENABLED= ansible-playbook playbooks/access.yml
+	@ansible-playbook playbooks/access.yml
 
 demo-down: .venv/run.stamp
 	$(call stage,lab down,15 s,$(PLAYBOOK) playbooks/lab_down.yml $(if $(HOMES),-e lab_remove_homes=true))
