@@ -125,7 +125,7 @@ def test_the_application_takes_the_values(config: Config) -> None:
     assert app.hub_connect_url == "http://hub:8081"
     assert app.db_url == "sqlite:////srv/jupyterhub/jupyterhub.sqlite"
     assert app.cookie_secret == bytes.fromhex("ab" * 32)
-    assert app.concurrent_spawn_limit == 8
+    assert app.concurrent_spawn_limit == 0, "people wait in a queue instead"
     assert not any((app.admin_access, app.cleanup_servers, app.allow_named_servers, app.shutdown_on_logout))
     assert app.template_vars["site"]["name"] == "Physics <lab>", "templates escape it"
     proxy = ConfigurableHTTPProxy(config=config, app=app)

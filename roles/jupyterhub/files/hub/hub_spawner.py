@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import jupyterhub.utils
 import kubespawner.spawner
+from hub_queue import StartQueue, describe
+from jupyterhub.utils import url_path_join, wait_for_http_server
 from kubespawner import KubeSpawner
 from tornado.web import HTTPError
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 USERNAME_PATTERN = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z"
 VERIFY_USER = "jhok-verify"
 POLL_SECONDS = 0.5
+QUEUE_SECONDS = 86400  # the longest that a person waits for a place; every start before theirs has limits of its own
 USER_UID, USER_GID = 1000, 100
 HOME = "/home/{unescaped_username}"
 
@@ -43,12 +46,44 @@ mv -T ".new.$HOME_NAME" "$HOME_NAME"
 """
 
 
-class PromptKubeSpawner(KubeSpawner):
-    """KubeSpawner that lets go of a pod as soon as its containers have ended.
+class LabSpawner(KubeSpawner):
+    """KubeSpawner that starts servers in turn and lets go of a pod as soon as its containers have ended.
+
+    Too many servers that start at once take the processor from each other until none of them answers in time.
 
     The kubelet removes an ended pod in its next round, up to 10 s later (Kubernetes before 1.22), and the user could
     start no server until then.
     """
+
+    queue: StartQueue
+    pod_timeout: int  # seconds; start_timeout is for the queue, too
+    _in_turn = False
+
+    async def _start(self) -> str:
+        """Start the server when its turn has come; return its address when it answers."""
+        self._in_turn = False
+        async with self.queue.place(self):
+            self._in_turn = True
+            missed = f"The server's pod did not run within {self.pod_timeout} seconds."
+            try:
+                url: str = await asyncio.wait_for(super()._start(), self.pod_timeout)
+                missed = f"The server did not answer within {self.http_timeout} seconds after its pod had started."
+                await wait_for_http_server(url_path_join(url, self.server.base_url, "api"), timeout=self.http_timeout)
+            except TimeoutError as error:
+                raise TimeoutError(missed) from error
+        return url
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """Say where the server stands in the queue, then what Kubernetes does with its pod."""
+        told = None
+        while not self._in_turn and not (self._start_future and self._start_future.done()):
+            ahead = self.queue.ahead(self)
+            if ahead is not None and ahead != told:
+                yield {"progress": 0, "message": describe(ahead)}
+                told = ahead
+            await asyncio.sleep(POLL_SECONDS)
+        async for event in super().progress():
+            yield event
 
     async def stop(self, now: bool = False) -> None:
         """Stop the server; `now` leaves its processes no time to end."""
@@ -85,11 +120,13 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
         jupyterhub.utils.exponential_backoff, max_wait=POLL_SECONDS
     )
 
-    c.JupyterHub.spawner_class = PromptKubeSpawner
+    c.JupyterHub.spawner_class = LabSpawner
     c.Spawner.pre_spawn_hook = before_spawn
     c.Spawner.cmd = ["jupyterhub-singleuser"]
     c.Spawner.default_url = "/lab"
-    c.Spawner.start_timeout = settings["start_timeout"]
+    LabSpawner.queue = StartQueue(settings["concurrent_spawns"])
+    LabSpawner.pod_timeout = settings["start_timeout"]
+    c.Spawner.start_timeout = QUEUE_SECONDS
     c.Spawner.http_timeout = settings["http_timeout"]
     c.Spawner.consecutive_failure_limit = 5
     c.Spawner.cpu_guarantee = settings["user_cpu_guarantee"]

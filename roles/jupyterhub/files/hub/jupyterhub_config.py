@@ -45,7 +45,7 @@ c.JupyterHub.cleanup_proxy = False
 c.JupyterHub.allow_named_servers = False
 c.JupyterHub.admin_access = False
 c.JupyterHub.shutdown_on_logout = False
-c.JupyterHub.concurrent_spawn_limit = SETTINGS["concurrent_spawns"]
+c.JupyterHub.concurrent_spawn_limit = 0  # it would send people away; hub_spawner has them wait in a queue
 c.JupyterHub.active_server_limit = SETTINGS["active_servers"]
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}  # show the progress page at once
 
