@@ -19,5 +19,6 @@ for module in (hub_signin, hub_pages):
     module.configure(c, settings, lambda name: (base / "secrets" / name).read_text())
 hub_signin.GitHubAuthenticator.pause = 0.1  # asks again at once
 c.Authenticator.auth_refresh_age = 1
+c.Spawner.args = ["--HubOAuth.cache_max_age=1"]
 c.CryptKeeper.keys = [bytes(32)]
 c.JupyterHub.db_url = f"sqlite:///{base}/hub.sqlite"

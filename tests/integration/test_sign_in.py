@@ -156,6 +156,18 @@ def test_who_may(browser: Browser, login: str, name: str, admin: bool) -> None:
     assert browser.who() == {"name": name, "admin": admin}
 
 
+def test_the_inventory_decides_who_is_an_admin(browser: Browser, hub: SimpleNamespace) -> None:
+    boss = Browser(hub.url)
+    boss.sign_in("Boss")
+    browser.sign_in("alice")
+    token = re.search(r'xsrf_token: "([^"]+)"', boss.get_page("/hub/home").text)
+    assert token
+    url = f"{hub.url}/hub/api/users/alice"
+    answer = boss.patch(url, json={"admin": True}, headers={"X-XSRFToken": token[1]}, timeout=20)
+    assert answer.json()["admin"] is True
+    until(lambda: browser.who() == {"name": "alice", "admin": False}, "an admin no longer")
+
+
 @pytest.mark.parametrize("login", ["stranger", "orgonly", "jhok-verify"])
 def test_who_may_not(browser: Browser, hub: SimpleNamespace, login: str) -> None:
     page = browser.sign_in(login)
@@ -333,6 +345,8 @@ def test_a_server_starts_while_github_is_down(browser: Browser, hub: SimpleNames
         github.start()
     assert (hub.directory / "homes" / "octo-cat").is_dir()
     github.control({"revoke": "octo-cat"})
+    status = "/user/octo-cat/api/status"
+    until(lambda: browser.get_page(status).status_code == 403, "signed out of the server that still runs")
     stays_out(browser)
 
 
