@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -232,6 +233,17 @@ def test_a_users_home_is_its_directory_alone(config: Config) -> None:
     assert env["JUPYTERHUB_ACTIVITY_INTERVAL"] == "0"
     assert server["args"][0] == "jupyterhub-singleuser"
     assert "command" not in server, "the image's entry point stays"
+
+
+@pytest.mark.parametrize("name", ["octo-cat", "007", "7bond", "1-2-3", "a", "a" * 39, "x-" * 19 + "x", "octo_lab"])
+def test_every_name_that_github_gives_has_a_pod_and_a_home(config: Config, name: str) -> None:
+    manifest = pod(config, name)
+    assert re.fullmatch(r"jupyter-[a-z0-9]([a-z0-9-]{0,53}[a-z0-9])?", manifest["metadata"]["name"])
+    assert re.fullmatch(
+        r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?", manifest["metadata"]["labels"]["hub.jupyter.org/username"]
+    )
+    [server] = manifest["spec"]["containers"]
+    assert server["volumeMounts"][0] == {"name": "homes", "mountPath": f"/home/{name}", "subPath": f"homes/{name}"}
 
 
 def test_policies_meet_the_users_pod(config: Config) -> None:

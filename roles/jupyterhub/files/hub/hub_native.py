@@ -49,7 +49,7 @@ def password_fault(name: str, password: str, again: str) -> str:
     if password != again:
         return "The two passwords differ."
     if not LEAST_CHARACTERS <= len(password) <= 1024:
-        return f"The password must have at least {LEAST_CHARACTERS} characters."
+        return f"The password must have at least {LEAST_CHARACTERS} characters and at most 1024."
     if name in password.lower() or len(set(password)) < 5:
         return "The password is too easy to guess: it must not contain your name, and needs five different characters."
     return ""
