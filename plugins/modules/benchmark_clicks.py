@@ -25,11 +25,11 @@ options:
     type: str
     default: jhok-verify
   password:
-    description: Password for the login page's form.
+    description: Password for the login page's form. Without it the user gets in with an API token.
     type: str
-    required: true
+    default: ""
   service_token:
-    description: API token of a hub service that may list and delete users and their servers.
+    description: API token of a hub service that may list, create and delete users and their servers and tokens.
     type: str
     required: true
   rounds:
@@ -94,7 +94,7 @@ def main() -> None:
         argument_spec={
             "url": {"type": "str", "required": True},
             "user": {"type": "str", "default": "jhok-verify"},
-            "password": {"type": "str", "required": True, "no_log": True},
+            "password": {"type": "str", "default": "", "no_log": True},
             "service_token": {"type": "str", "required": True, "no_log": True},
             "rounds": {"type": "int", "default": 10},
             "start_timeout": {"type": "int", "default": 300},
@@ -111,7 +111,11 @@ def main() -> None:
     try:
         admin.stop_server(user, params["stop_timeout"])
         try:
-            visitor.sign_in(user, params["password"])
+            if params["password"]:
+                visitor.sign_in(user, params["password"])
+            else:
+                admin.create_user(user)
+                visitor = HubClient(params["url"], token=admin.create_token(user, expires_in=3600))
             times = [click(visitor, user, *timeouts) for _ in range(params["rounds"])]
         finally:
             admin.stop_server(user, params["stop_timeout"])
