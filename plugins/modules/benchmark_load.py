@@ -108,7 +108,7 @@ from ansible_collections.jhok.lab.plugins.module_utils import hub_client
 from ansible_collections.jhok.lab.plugins.module_utils.hub_client import HubClient, HubError
 
 STOPPING = 8  # servers that are stopped at the same time
-PLACE = re.compile(r"\bwait\w*\b.*\d", re.IGNORECASE)  # "Waiting: 12 servers start before yours"
+PLACE = re.compile(r"before yours|the next to start")  # as hub_queue.py says it
 
 
 @dataclass

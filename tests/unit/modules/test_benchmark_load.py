@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.jhok.lab.plugins.modules.benchmark_load import Prober, Start, page_summary, quantile, summary
+from hub_queue import describe
 
 
 @pytest.mark.parametrize(
@@ -24,8 +25,8 @@ def test_quantile(values: list[float], share: float, expected: float) -> None:
 
 def test_summary() -> None:
     starts = [
-        Start("a", ["Server requested", "Waiting: 2 servers start before yours", "Server ready"], 9.04),
-        Start("b", ["Server requested", "Waiting: 1 server starts before yours", "Waiting: yours is next"], 4.0),
+        Start("a", ["Server requested", describe(2), describe(1), "Server ready"], 9.04),
+        Start("b", ["Server requested", describe(0)], 4.0),
         Start("c", ["Server requested"], None, "the server did not start: no image"),
         Start("d", ["Server requested", "Waiting for the volume"], 5.0),
     ]
