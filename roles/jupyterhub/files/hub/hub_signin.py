@@ -186,6 +186,9 @@ class GitHubAuthenticator(GitHubOAuthenticator):
         except HTTPClientError:  # a definite one, and in the log
             return False
 
+    def delete_user(self, user: User) -> None:
+        """Leave the list as the inventory has it."""
+
 
 def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str]) -> None:
     """Set up the sign-in that the inventory chose."""
