@@ -20,18 +20,18 @@ class Starts:
     async def add(self, name: str) -> None:
         self._ends[name] = asyncio.Event()
         self._tasks[name] = asyncio.create_task(self._start(name))
-        await self._settle()
+        await self.settle()
 
     async def end(self, name: str) -> None:
         self._ends[name].set()
         await self._tasks[name]
-        await self._settle()
+        await self.settle()
 
     async def cancel(self, name: str) -> None:
         self._tasks[name].cancel()
         with pytest.raises(asyncio.CancelledError):
             await self._tasks[name]
-        await self._settle()
+        await self.settle()
 
     async def _start(self, name: str) -> None:
         async with self.queue.place(name):
@@ -41,7 +41,7 @@ class Starts:
             finally:
                 self.running.remove(name)
 
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
 
@@ -84,6 +84,23 @@ def test_a_start_that_is_cancelled_gives_its_place_back() -> None:
         starts = await started(1, "a", "b")
         await starts.cancel("a")
         assert starts.running == ["b"]
+
+    asyncio.run(check())
+
+
+def test_a_place_may_be_given_back_early_and_only_once() -> None:
+    async def check() -> None:
+        starts = Starts(places=1)
+        async with starts.queue.place("no room for it") as place:
+            await starts.add("b")
+            assert starts.running == []
+            place.give_back()
+            await starts.settle()
+            assert starts.running == ["b"]
+        await starts.add("c")
+        assert starts.running == ["b"], "the place was given back twice"
+        await starts.end("b")
+        await starts.end("c")
 
     asyncio.run(check())
 

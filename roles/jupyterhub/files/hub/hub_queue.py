@@ -7,6 +7,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
+class Place:
+    """One of the places of a queue."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places: asyncio.Semaphore | None = places
+
+    def give_back(self) -> None:
+        """Let the next one start; once is enough."""
+        if self._places:
+            self._places.release()
+        self._places = None
+
+
 class StartQueue:
     """Lets a number of servers start at the same time; the others wait, and can be told where they stand.
 
@@ -22,17 +35,21 @@ class StartQueue:
         return self._waiting.index(start) if start in self._waiting else None
 
     @asynccontextmanager
-    async def place(self, start: object) -> AsyncIterator[None]:
-        """Wait for a place and hold it. A start that is cancelled leaves the queue, or gives its place back."""
+    async def place(self, start: object) -> AsyncIterator[Place]:
+        """Wait for a place and hold it. A start that is cancelled leaves the queue, or gives its place back.
+
+        The place may be given back earlier, by a start that has to wait for something else than the processor.
+        """
         self._waiting.append(start)
         try:
             await self._places.acquire()
         finally:
             self._waiting.remove(start)
+        place = Place(self._places)
         try:
-            yield
+            yield place
         finally:
-            self._places.release()
+            place.give_back()
 
 
 def describe(ahead: int) -> str:
