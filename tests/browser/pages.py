@@ -90,7 +90,7 @@ class Lab:
     def card(self, name: str, category: str = "Other") -> Locator:
         """Return a card of the launcher on show."""
         cards = self.page.locator(f".jp-LauncherCard[data-category={category}]:visible")
-        return cards.filter(has_text=re.compile(rf"^\s*{re.escape(name)}\s*$"))
+        return cards.filter(has=self.page.get_by_text(name, exact=True))
 
     def launcher(self) -> None:
         """Open a launcher for the current directory."""
@@ -117,11 +117,13 @@ class Lab:
 
     def enter(self, *names: str) -> None:
         """Go from the home into a directory, one double click after the other."""
+        crumbs = self.page.locator(".jp-BreadCrumbs-item")
         self.page.locator(".jp-BreadCrumbs-home").click()
+        expect(crumbs).to_have_count(0)
         for name in names:
             self.refresh()
             self.entry(name).dblclick()
-            expect(self.page.locator(".jp-BreadCrumbs-item").last).to_have_text(name)
+            expect(crumbs.last).to_have_text(name)
 
     def refresh(self) -> None:
         """Look at the directory again."""
@@ -150,7 +152,7 @@ class Lab:
 
     def notebook(self, code: str) -> Locator:
         """Run code in a new notebook; returns where its output appears."""
-        self.card("Python 3", "Notebook").or_(self.card("Python 3 (ipykernel)", "Notebook")).click()
+        self.card("Python 3", "Notebook").click()
         panel = self.page.locator(".jp-NotebookPanel:visible")
         panel.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=COMMAND_MS)
         panel.locator(".jp-Cell .cm-content").first.click()
@@ -162,7 +164,6 @@ class Lab:
         """Open a terminal from the launcher."""
         with self.page.expect_websocket(lambda socket: "/terminals/websocket/" in socket.url) as socket:
             self.card("Terminal").click()
-        self.page.locator(".jp-Terminal:visible .xterm-screen").click()
         return Terminal(self.page, socket.value)
 
     def code(self) -> Code:
@@ -182,12 +183,20 @@ class Terminal:
     def __init__(self, page: Page, socket: WebSocket) -> None:
         self.page, self.socket = page, socket
         self.shown = ""
+        self.tab = f"Terminal {socket.url.rpartition('/')[2].partition('?')[0]}"
         socket.on("framereceived", self._show)
 
     def _show(self, frame: str | bytes) -> None:
         kind, *content = json.loads(frame)
         if kind == "stdout":
             self.shown += content[0]
+
+    def show(self) -> None:
+        """Bring its tab to the front and click into it."""
+        self.page.locator("#jp-main-dock-panel .lm-TabBar-tab").filter(
+            has=self.page.get_by_text(self.tab, exact=True)
+        ).click()
+        self.page.locator(".jp-Terminal:visible .xterm-screen").click()
 
     def run(self, command: str, status: int = 0) -> str:
         """Type a command and return what it printed; fails unless it ends with `status`."""
@@ -200,6 +209,7 @@ class Terminal:
             with self.socket.expect_event(
                 "framereceived", lambda _frame: ended.search(self.shown, before), timeout=COMMAND_MS
             ):
+                self.show()
                 self.page.keyboard.insert_text(text)
                 self.page.keyboard.press("Enter")
         found = ended.search(self.shown, before)
@@ -233,20 +243,20 @@ class Code:
         """Open a file, write `text` at its end and save it."""
         self.file(name).dblclick()
         self._write(name, "Control+End", text)
+        tab = self.page.locator(".tabs-container .tab.active").filter(has_text=name)
+        expect(tab).not_to_have_class(re.compile(r"\bdirty\b"))
 
     def replace(self, name: str, text: str) -> None:
-        """Write `text` instead of what is in the open file, and save it."""
+        """Write `text` instead of what is in the file that is just opened, and save it."""
         self._write(name, "Control+a", text)
 
     def _write(self, name: str, where: str, text: str) -> None:
-        tab = self.page.locator(".tabs-container .tab.active").filter(has_text=name)
-        tab.wait_for()
-        self.page.locator(".monaco-editor.focused").wait_for()
+        editor = self.page.locator(f".monaco-editor.focused[data-uri$='/{name}']")
+        editor.wait_for()
         self.page.keyboard.press(where)
         self.page.keyboard.insert_text(text)
-        expect(tab).to_have_class(re.compile(r"\bdirty\b"))
+        expect(editor.locator(".view-lines")).to_contain_text(text.strip())
         self.page.keyboard.press("Control+s")
-        expect(tab).not_to_have_class(re.compile(r"\bdirty\b"))
 
     def command(self, name: str) -> None:
         """Choose a command of the palette."""
