@@ -199,12 +199,12 @@ def test_bash_completes_and_shows_the_branch(box: Box) -> None:
 
 @pytest.mark.parametrize("shell", ["zsh -l", "zsh", "bash -l", "bash", "sh -l"])
 def test_every_shell_finds_the_users_python_first(box: Box, shell: str) -> None:
-    path = "/opt/python/bin:/usr/local/bin:/usr/bin:/bin:/opt/jupyter/bin:/home/ada/.local/bin"
+    path = "/usr/local/bin:/usr/bin:/bin:/opt/jupyter/bin:/home/ada/.local/bin"
     box.type(
         shell.split(),
         (
             "command -v python; command -v jupyter-lab\r",
-            "[ \r\n]/opt/python/bin/python\r\n/opt/jupyter/bin/jupyter-lab\r",
+            "[ \r\n]/usr/local/bin/python\r\n/opt/jupyter/bin/jupyter-lab\r",
         ),
         ("echo $LANG $PATH\r", f"[ \r\n]C.UTF-8 {path}\r"),
     )
@@ -292,12 +292,12 @@ def test_vscode_is_seeded_once_and_keeps_its_data_in_the_home(box: Box) -> None:
 # -------------------------------------------------------------------------------------------- a home that breaks things
 
 
-def make_wheel(folder: Path, name: str) -> str:
-    """Make a wheel of a package that fails when imported; return its file's name."""
+def make_wheel(folder: Path, name: str, code: str = "raise SystemExit('broken on purpose')\n") -> str:
+    """Make a wheel of a package, version 99.0; return its file's name."""
     path = folder / f"{name}-99.0-py3-none-any.whl"
     info = f"{name}-99.0.dist-info"
     with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr(f"{name}/__init__.py", "raise SystemExit('broken on purpose')\n")
+        wheel.writestr(f"{name}/__init__.py", code)
         wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")
@@ -326,6 +326,14 @@ def broken_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("jupyter_server", "simpervisor"):
         make_wheel(home, name)
     return owned(home)
+
+
+def test_a_users_version_of_a_package_comes_first_and_can_be_taken_back(box: Box) -> None:
+    wheel = make_wheel(box.home, "comm", "print('mine')\n")
+    box.sh(f"pip install --quiet --no-index --no-deps ./{wheel}")
+    assert box.run("python", "-c", "import comm; print(comm.__file__)").startswith("mine\n/home/ada/.local/")
+    box.sh("pip uninstall --quiet --yes comm")
+    assert box.run("python", "-c", "import comm; print(comm.__file__)").startswith("/usr/local/lib/")
 
 
 def test_a_broken_home_does_not_keep_the_server_from_starting(broken_home: Path) -> None:
