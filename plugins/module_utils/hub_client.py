@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from ansible_collections.jhok.lab.plugins.module_utils.probes import ProbeError
 
@@ -157,6 +158,16 @@ class HubClient:
         if "jupyter-config-data" not in response.text:
             raise HubError(f"{urlsplit(response.url).path} is not the page of JupyterLab")
 
+    def vscode_page(self, name: str) -> None:
+        """Open VS Code in the user's server: its page, the program that the page loads, and its websocket."""
+        base = f"/user/{quote(name)}/vscode/"
+        program = re.search(r'src="([^"]*?)(/static/[^"]*/workbench\.js)"', self.request("GET", base).text)
+        if not program:
+            raise HubError(f"{base} is not the page of VS Code")
+        self.request("GET", f"{base}{program[1]}{program[2]}")
+        query = {"reconnectionToken": str(uuid.uuid4()), "reconnection": "false", "skipWebSocketFrames": "false"}
+        self.socket(f"{base}{program[1]}", self.timeout, query).close()
+
     def run(self, name: str, code: str, timeout: float) -> str:
         """Run Python code in a new kernel of the user's server and return what it printed.
 
@@ -183,14 +194,14 @@ class HubClient:
                 if time.monotonic() > deadline:
                     return
 
-    def socket(self, path: str, timeout: float) -> websocket.WebSocket:
-        """Open a websocket; `timeout` in seconds is also for each of its answers."""
+    def socket(self, path: str, timeout: float, query: Mapping[str, str] | None = None) -> websocket.WebSocket:
+        """Open a websocket; `timeout` in seconds is also for each of its answers. By default `query` is Jupyter's."""
         parts = urlsplit(self.url)
         scheme = "wss" if parts.scheme == "https" else "ws"
         # What the session would send there: its cookies for the path, or its token.
         request = self._session.prepare_request(requests.Request("GET", self.url + path))
         connection: websocket.WebSocket = websocket.create_connection(
-            f"{scheme}://{parts.netloc}{path}?session_id={uuid.uuid4().hex}",
+            f"{scheme}://{parts.netloc}{path}?{urlencode(query or {'session_id': uuid.uuid4().hex})}",
             timeout=min(self.timeout, timeout),
             cookie=request.headers.get("Cookie"),
             header={"Authorization": request.headers["Authorization"]} if self._token else {},

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: benchmark_clicks
-short_description: Measures how long a JupyterHub's user waits for JupyterLab and for a server's end
+short_description: Measures how long a JupyterHub's user waits for JupyterLab, VS Code and a server's end
 version_added: 0.1.0
 description:
-  - Starts a server, opens its JupyterLab page and stops it, several times over, and notes how long each took.
+  - Starts a server, opens its JupyterLab and VS Code and stops it, several times over, and notes how long each took.
   - Removes the server and the user's record at the end. The home directory on the NFS server is not its business.
 requirements: [requests, websocket-client]
 attributes:
@@ -63,6 +63,14 @@ click_to_jupyter:
   type: list
   elements: float
   sample: [4.2, 3.9]
+click_to_vscode:
+  description: >-
+    Seconds from the request to start a server until VS Code's page, program and websocket have answered, opened right
+    after JupyterLab's page, for each round.
+  returned: success
+  type: list
+  elements: float
+  sample: [5.6, 5.1]
 stop:
   description: Seconds from the request to stop the server until the hub knows of none, for each round.
   returned: success
@@ -78,14 +86,16 @@ from ansible_collections.jhok.lab.plugins.module_utils import hub_client
 from ansible_collections.jhok.lab.plugins.module_utils.hub_client import HubClient, HubError
 
 
-def click(client: HubClient, user: str, start_timeout: float, stop_timeout: float) -> tuple[float, float]:
-    """Start a server, open JupyterLab, stop it; return the seconds of start with page and of the stop."""
+def click(client: HubClient, user: str, start_timeout: float, stop_timeout: float) -> tuple[float, float, float]:
+    """Start a server, use and stop it; return the seconds of the start to JupyterLab, to VS Code, and of the stop."""
     begin = time.monotonic()
     client.start_server(user, {}, start_timeout)
     client.lab_page(user)
-    opened = time.monotonic()
+    lab = time.monotonic()
+    client.vscode_page(user)
+    vscode = time.monotonic()
     client.stop_server(user, stop_timeout)
-    return round(opened - begin, 3), round(time.monotonic() - opened, 3)
+    return round(lab - begin, 3), round(vscode - begin, 3), round(time.monotonic() - vscode, 3)
 
 
 def main() -> None:
@@ -122,7 +132,8 @@ def main() -> None:
             admin.delete_user(user)
     except (HubError, OSError) as error:  # requests' own errors are OSErrors
         module.fail_json(msg=f"The hub at {params['url']} could not be measured: {error}")
-    module.exit_json(changed=False, click_to_jupyter=[start for start, _ in times], stop=[stop for _, stop in times])
+    names = ("click_to_jupyter", "click_to_vscode", "stop")
+    module.exit_json(changed=False, **{name: [figures[i] for figures in times] for i, name in enumerate(names)})
 
 
 if __name__ == "__main__":
