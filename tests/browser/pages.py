@@ -279,27 +279,29 @@ def allowed(url: str, origins: list[str]) -> bool:
 
 
 class Person:
-    """One person's browser: its cookies, its tabs, and all that its pages asked for or complained about."""
+    """One person's browser: its cookies and tabs, what pages asked for elsewhere, what the hub's complained about.
+
+    origins: whom pages may ask. Whoever installs an extension lets VS Code look for newer versions of it.
+    """
 
     def __init__(self, context: BrowserContext, url: str, origins: list[str]) -> None:
-        self.context, self.url = context, url
+        self.context, self.url, self.origins = context, url, [*origins]
         self.foreign: list[str] = []
         self.errors: list[str] = []
-        websockets = [origin.replace("http", "ws", 1) for origin in origins]
 
         def watch(page: Page) -> None:
-            page.on("websocket", lambda socket: self._note(socket.url, websockets))
+            page.on("websocket", lambda socket: self._note(socket.url.replace("ws", "http", 1)))
             page.on("console", lambda message: message.type == "error" and self._complain(page, message.text))
             page.on("pageerror", lambda error: self._complain(page, str(error)))
 
-        context.on("request", lambda request: self._note(request.url, origins))
+        context.on("request", lambda request: self._note(request.url))
         context.on("page", watch)
         self.page = context.new_page()
         self.hub = Hub(self.page, url)
         self.lab = Lab(self.page)
 
-    def _note(self, url: str, origins: list[str]) -> None:
-        if not allowed(url, origins):
+    def _note(self, url: str) -> None:
+        if not allowed(url, self.origins):
             self.foreign.append(url)
 
     def _complain(self, page: Page, text: str) -> None:

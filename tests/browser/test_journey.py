@@ -235,6 +235,7 @@ def test_nobody_else_gets_in(new_person: Callable[[], Person], site: Site) -> No
 
 def test_installs_an_extension_and_changes_settings(journey: Journey, tmp_path: Path) -> None:
     lab, code, terminal = journey.lab, journey.code, journey.terminal
+    journey.person.origins.append("https://open-vsx.org")
     settings = json.loads(terminal.run(f"cat {SETTINGS}"))
     assert settings["telemetry.telemetryLevel"] == "off"
     lab.enter(*PROJECT)
