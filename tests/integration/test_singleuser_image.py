@@ -313,7 +313,6 @@ def broken_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         home / ".jupyter/jupyter_server_config.py": "raise RuntimeError('broken on purpose')",
         home / ".jupyter/jupyter_lab_config.py": "this is not Python",
         home / ".jupyter/jupyter_server_config.json": "{broken",
-        home / ".jupyter/lab/user-settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings": "{broken",
         share / "kernels/mine/kernel.json": "{broken",
         share / "labextensions/broken/package.json": "{broken",
         share / "labextensions/@half/package.json": "{",
