@@ -18,7 +18,7 @@ TIMES := .cache/times
 # Says at the end which tasks took the time.
 PLAYBOOK := ANSIBLE_CALLBACKS_ENABLED=ansible.posix.profile_tasks ansible-playbook $(ARGS)
 # In the order of site.yml: they build one site on one lab.
-SCENARIOS := default bundle nfs_server node registry kubernetes storage jupyterhub site culling faults interrupt
+SCENARIOS := default bundle nfs_server node registry kubernetes storage jupyterhub users site culling faults interrupt
 SOURCES := $(wildcard plugins tests images roles molecule docs)
 
 # $(call stage,name,how long it may take,command): says what goes on, runs it, notes how long it took.
@@ -73,6 +73,8 @@ integration: venv
 # its own, and none to begin with, so that the lab is always asked for.
 export MOLECULE_EPHEMERAL_DIRECTORY := $(CURDIR)/.cache/molecule
 molecule: venv
+	@command -v chromium >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -q --no-install-recommends chromium fonts-wqy-microhei; }
 	@rm -rf $(MOLECULE_EPHEMERAL_DIRECTORY)
 	$(call stage,molecule,25 min,molecule --base-config molecule/shared/base.yml test $(SCENARIOS:%=--scenario-name %))
 

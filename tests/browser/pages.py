@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,11 +155,18 @@ class Lab:
         """Run code in a new notebook; returns where its output appears."""
         self.card("Python 3", "Notebook").click()
         panel = self.page.locator(".jp-NotebookPanel:visible")
-        panel.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=COMMAND_MS)
+        # The panel's own sign says idle already when there is no kernel yet.
+        self.page.locator("#jp-bottom-panel").get_by_text("Python 3 | Idle").wait_for(timeout=COMMAND_MS)
         panel.locator(".jp-Cell .cm-content").first.click()
-        self.page.keyboard.type(code)
+        self.page.keyboard.insert_text(code)
         self.page.keyboard.press("Shift+Enter")
-        return panel.locator(".jp-OutputArea-output").first
+        return panel.locator(".jp-OutputArea-output")
+
+    def save(self) -> None:
+        """Save the new notebook on show under the name that JupyterLab proposes."""
+        self.menu("File", "Save Notebook")
+        self.page.get_by_role("button", name="Rename and Save").click()
+        expect(self.page.locator(".lm-TabBar-tab.jp-mod-dirty")).to_have_count(0)
 
     def terminal(self) -> Terminal:
         """Open a terminal from the launcher."""
@@ -198,6 +206,13 @@ class Terminal:
         ).click()
         self.page.locator(".jp-Terminal:visible .xterm-screen").click()
 
+    def type(self, command: str, until: Callable[[], object]) -> None:
+        """Type a command and wait until what is shown is as it should."""
+        with self.socket.expect_event("framereceived", lambda _frame: until(), timeout=COMMAND_MS):
+            self.show()
+            self.page.keyboard.insert_text(command)
+            self.page.keyboard.press("Enter")
+
     def run(self, command: str, status: int = 0) -> str:
         """Type a command and return what it printed; fails unless it ends with `status`."""
         number = next(self._numbers)
@@ -205,13 +220,7 @@ class Terminal:
         # The quotes keep what is typed from looking like what is waited for.
         ended = re.compile(rf"BEGIN-{number}\r?\n(.*)END-{number}-(\d+)-", re.DOTALL)
         text = f"echo 'BEGIN'-{number}; {command}; echo 'END'-{number}-$?-"
-        if not ended.search(self.shown, before):
-            with self.socket.expect_event(
-                "framereceived", lambda _frame: ended.search(self.shown, before), timeout=COMMAND_MS
-            ):
-                self.show()
-                self.page.keyboard.insert_text(text)
-                self.page.keyboard.press("Enter")
+        self.type(text, lambda: ended.search(self.shown, before))
         found = ended.search(self.shown, before)
         assert found
         printed = re.sub(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>])", "", found[1]).replace("\r", "")
@@ -255,6 +264,9 @@ class Code:
         editor.wait_for()
         self.page.keyboard.press(where)
         self.page.keyboard.insert_text(text)
+        # What the editor has added by itself, such as closing brackets.
+        self.page.keyboard.press("Control+Shift+End")
+        self.page.keyboard.press("Delete")
         expect(editor.locator(".view-lines")).to_contain_text(text.strip())
         self.page.keyboard.press("Control+s")
 
