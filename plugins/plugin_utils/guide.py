@@ -9,7 +9,7 @@ from html import escape
 from pathlib import PurePath
 from typing import Any
 
-from ansible_collections.jhok.lab.plugins.plugin_utils.hub import Object
+from ansible_collections.jhok.lab.plugins.plugin_utils.hub import Object, server_choices
 from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -88,6 +88,7 @@ def guide_markdown(source: str, language: str, settings: Mapping[str, Any]) -> s
     environment = Environment(  # noqa: S701 - what comes out is Markdown, and `finalize` escapes for that
         undefined=StrictUndefined, finalize=_escape, trim_blocks=True, lstrip_blocks=True
     )
+    choices = server_choices(settings)
     limits = ("idle_timeout", "max_age")
     environments = [
         {
@@ -95,12 +96,12 @@ def guide_markdown(source: str, language: str, settings: Mapping[str, Any]) -> s
             **{name: settings[name] if item.get(name) is None else item[name] for name in limits},
             "own_limits": any(item.get(name) is not None for name in limits),
         }
-        for item in settings["environments"]
+        for item in choices["environments"]
     ]
     environment.filters["duration"] = lambda seconds: duration(seconds, language)
     environment.filters["memory"] = memory
     environment.filters["cores"] = lambda number: cores(number, language)
-    return environment.from_string(source).render(site={**settings, "environments": environments})
+    return environment.from_string(source).render(site={**settings, **choices, "environments": environments})
 
 
 def commands(markdown: str) -> list[str]:

@@ -57,7 +57,12 @@ FULL = SITE | {
     "max_age": 5400,
     "user_allowed_cidrs": ["10.1.2.0/24", "10.9.9.9/32"],
 }
-EVERY_SITE = [SITE, FULL, SITE | {"auth": "native"}, SITE | {"idle_timeout": 0}]
+LEAST = SITE | {
+    "environments": [{"name": "base"}],
+    "sizes": [{"name": "small", "memory_limit": "1G"}],
+    "gpus": [{"name": "t4"}],
+}
+EVERY_SITE = [SITE, LEAST, FULL, SITE | {"auth": "native"}, SITE | {"idle_timeout": 0}]
 
 
 def visible(html: str) -> str:
@@ -90,7 +95,7 @@ def test_the_guide_names_what_the_site_has(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("site", EVERY_SITE, ids=["bare", "full", "native", "no limit"])
+@pytest.mark.parametrize("site", EVERY_SITE, ids=["bare", "least", "full", "native", "no limit"])
 def test_nothing_of_the_source_is_left_over(language: str, site: dict[str, Any]) -> None:
     html = guide_html(SOURCES[language], language, site)
     text = visible(re.sub(r"<(pre|code)\b.*?</\1>", "", html, flags=re.DOTALL))
