@@ -7,14 +7,17 @@ to its websockets' pings), never what a kernel does by itself.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 SCOPES = ["list:users", "read:users:activity", "read:servers", "delete:servers"]
+START_SECONDS = 300  # within which the hub answers; else the hub starts its service anew
 LIMITS = ("idle_timeout", "max_age")
 log = logging.getLogger("idle-culler")
 
@@ -72,6 +75,7 @@ def _words(time: timedelta | int) -> str:
 
 def main() -> None:
     """Run the service; its rules are its one argument. One server's trouble leaves the others' rounds alone."""
+    from jupyterhub.utils import wait_for_http_server
     from jupyterhub_idle_culler import IdleCuller  # in the hub's image
 
     chosen = json.loads(sys.argv[1])
@@ -83,6 +87,8 @@ def main() -> None:
         return reason is not None
 
     logging.basicConfig(level=logging.INFO, format="[%(levelname).1s %(asctime)s %(name)s] %(message)s")
+    # The hub starts its services before its address answers.
+    asyncio.run(wait_for_http_server(os.environ["JUPYTERHUB_API_URL"], timeout=START_SECONDS))
     # The library's own line for each stop would name no reason.
     IdleCuller(config_file="", log_level="WARN", cull_every=chosen["check_interval"], cull_arbiter_hook=arbiter).start()
 
