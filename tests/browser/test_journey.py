@@ -253,7 +253,7 @@ def test_installs_an_extension_and_changes_settings(journey: Journey, tmp_path: 
     lab.enter(*PROJECT)
     lab.upload(write_extension(tmp_path, THEME))
     code.command("Extensions: Install from VSIX")
-    code.answer(f"{FOLDER}/{THEME}.vsix")
+    code.choose_file(FOLDER, f"{THEME}.vsix")
     expect(code.page.get_by_text("Completed installing extension").first).to_be_visible()
     code.command("Preferences: Open User Settings (JSON)")
     code.replace("settings.json", json.dumps({**settings, "workbench.colorTheme": THEME, "editor.fontSize": 15}))
