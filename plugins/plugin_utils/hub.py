@@ -31,16 +31,9 @@ HUB_SECRETS = {
 }
 GITHUB_SECRET, PASSWORDS = "github-client-secret", "passwords.json"  # the one that the chosen sign-in needs
 CONTROL_PLANE_LABELS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+CPU_GUARANTEE, GPU_RESOURCE = 0.1, "nvidia.com/gpu"  # of a size and a GPU type that say nothing of it
 PRIVATE_CIDRS = ["10.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"]
 METADATA_CIDR = "169.254.169.254/32"
-
-
-class Images(TypedDict):
-    """References by digest."""
-
-    hub: str
-    proxy: str
-    singleuser: str
 
 
 class HubSettings(TypedDict):
@@ -51,12 +44,12 @@ class HubSettings(TypedDict):
     notice, contact: plain text that people see; may be empty.
     dashboards_url: linked for people; may be empty.
     url: where people reach the hub, without a slash at the end.
+    images: references by name: `hub`, `proxy` and those that environments name.
     node_port: port of every node on which the hub is reached.
     auth: `password`, `native` (who signed up besides the users, once an admin has approved them) or `github`.
     github: `url`, `client_id`, `callback_url`, `organizations` and `teams` (`org:team`); the app's secret is in none.
     users, admins: names that may sign in; admins need not be listed twice.
-    user_cpu_guarantee, user_cpu_limit: cores per server; a limit of 0 is none.
-    user_memory_guarantee, user_memory_limit: per server, as KubeSpawner takes it (`512M`, `4G`).
+    environments, sizes, gpus: what people choose from, as the role's argument specification describes it.
     start_timeout, http_timeout, idle_timeout, max_age, stop_warning, idle_check_interval: seconds.
     concurrent_spawns: servers that may start at the same time.
     active_servers: servers that may run at the same time; 0 is no limit.
@@ -71,16 +64,15 @@ class HubSettings(TypedDict):
     contact: str
     dashboards_url: str
     url: str
-    images: Images
+    images: dict[str, str]
     node_port: int
     auth: str
     github: Object
     users: list[str]
     admins: list[str]
-    user_cpu_guarantee: float
-    user_cpu_limit: float
-    user_memory_guarantee: str
-    user_memory_limit: str
+    environments: list[Object]
+    sizes: list[Object]
+    gpus: list[Object]
     start_timeout: int
     http_timeout: int
     idle_timeout: int
@@ -97,7 +89,7 @@ class HubSettings(TypedDict):
     proxy_resources: Object
 
 
-# What jupyterhub_config.py reads from settings.json besides `singleuser_image`.
+# What jupyterhub_config.py reads from settings.json besides environments, sizes and GPU types.
 CONFIG_KEYS = (
     "namespace",
     "site_name",
@@ -109,10 +101,6 @@ CONFIG_KEYS = (
     "github",
     "users",
     "admins",
-    "user_cpu_guarantee",
-    "user_cpu_limit",
-    "user_memory_guarantee",
-    "user_memory_limit",
     "start_timeout",
     "http_timeout",
     "idle_timeout",
@@ -180,7 +168,66 @@ def hub_config(settings: HubSettings) -> str:
     """Return settings.json, the part of the settings that the hub itself reads."""
     values = dict(settings)
     chosen = {key: values[key] for key in CONFIG_KEYS}
-    return json.dumps({**chosen, "singleuser_image": settings["images"]["singleuser"]}, indent=2, sort_keys=True) + "\n"
+    offer = server_choices(settings)
+    for environment in offer["environments"]:
+        environment["image"] = image_reference(settings["images"], environment["image"])
+    return json.dumps({**chosen, **offer}, indent=2, sort_keys=True) + "\n"
+
+
+def server_choices(settings: Mapping[str, Any]) -> dict[str, list[Object]]:
+    """Return `environments`, `sizes` and `gpus` of the settings with every default filled in.
+
+    One environment and one size are the default: the first of those that say so, else the first.
+    """
+    limits = ("idle_timeout", "max_age")
+    environments = [
+        {
+            **{key: value for key, value in item.items() if key not in limits},
+            "title": item.get("title") or item["name"],
+            "description": item.get("description") or "",
+            **{key: int(item[key]) for key in limits if item.get(key) is not None},
+        }
+        for item in settings["environments"]
+    ]
+    sizes = [
+        {
+            "name": item["name"],
+            "title": item.get("title") or item["name"],
+            "cpu_guarantee": float(item.get("cpu_guarantee", CPU_GUARANTEE)),
+            "cpu_limit": float(item.get("cpu_limit", 0)),
+            "memory_guarantee": item.get("memory_guarantee") or item["memory_limit"],
+            "memory_limit": item["memory_limit"],
+            "default": item.get("default"),
+        }
+        for item in settings["sizes"]
+    ]
+    gpus = [
+        {
+            "name": item["name"],
+            "title": item.get("title") or item["name"],
+            "resource": item.get("resource") or GPU_RESOURCE,
+            "max": int(item.get("max", 1)),
+            "node_selector": item.get("node_selector") or {},
+        }
+        for item in settings["gpus"]
+    ]
+    for items in (environments, sizes):
+        default = next((item for item in items if item.get("default")), items[0])
+        for item in items:
+            item["default"] = item is default
+    return {"environments": environments, "sizes": sizes, "gpus": gpus}
+
+
+def image_reference(images: Mapping[str, str], name: str) -> str:
+    """Return the reference of an environment's image: a name in `images`, or a reference already.
+
+    Empty when no image is known, as in a check run without a bundle. Raises ValueError for an unknown one.
+    """
+    if "@" in name or name in images:
+        return images.get(name, name)
+    if any(images.values()):
+        raise ValueError(f"jupyterhub_environments: there is no image {name!r}, only {', '.join(sorted(images))}")
+    return ""
 
 
 def hub_files(directory: str) -> dict[str, bytes]:
@@ -286,8 +333,10 @@ def _port(name: str, number: int) -> Object:
     return {"name": name, "containerPort": number, "protocol": "TCP"}
 
 
-def _pod_template(name: str, annotations: dict[str, str], container: Object, uid: int, **pod: object) -> Object:
-    """Return the template of a pod with one locked-down container."""
+def _pod_template(
+    name: str, annotations: dict[str, str], containers: Mapping[str, Object], uid: int, **pod: object
+) -> Object:
+    """Return the template of a pod with locked-down containers, by name."""
     return {
         "metadata": {"labels": _labels(name), "annotations": annotations},
         "spec": {
@@ -301,7 +350,7 @@ def _pod_template(name: str, annotations: dict[str, str], container: Object, uid
             },
             "containers": [
                 {
-                    "name": name,
+                    "name": container_name,
                     "imagePullPolicy": "IfNotPresent",
                     "securityContext": {
                         "allowPrivilegeEscalation": False,
@@ -310,6 +359,7 @@ def _pod_template(name: str, annotations: dict[str, str], container: Object, uid
                     },
                     **container,
                 }
+                for container_name, container in containers.items()
             ],
             **pod,
         },
@@ -330,21 +380,24 @@ def _deployment(
             "revisionHistoryLimit": 3,
             "strategy": {"type": "Recreate"},
             "selector": {"matchLabels": _labels(name)},
-            "template": _pod_template(name, annotations, container, uid, tolerations=tolerations, **pod),
+            "template": _pod_template(name, annotations, {name: container}, uid, tolerations=tolerations, **pod),
         },
     }
 
 
 def _image_puller(settings: HubSettings) -> Object:
-    """Return a DaemonSet that keeps the users' image on every node, so that nobody's first start waits for it."""
-    container = {
-        "image": settings["images"]["singleuser"],
-        "command": ["sleep", "infinity"],
-        "resources": {"requests": {"cpu": "1m", "memory": "4Mi"}, "limits": {"cpu": "50m", "memory": "32Mi"}},
+    """Return a DaemonSet that keeps the environments' images on every node, so that nobody's first start waits."""
+    containers = {
+        environment["name"]: {
+            "image": image_reference(settings["images"], environment["image"]),
+            "command": ["sleep", "infinity"],
+            "resources": {"requests": {"cpu": "1m", "memory": "4Mi"}, "limits": {"cpu": "50m", "memory": "32Mi"}},
+        }
+        for environment in settings["environments"]
     }
     name = "image-puller"
     template = _pod_template(
-        name, {}, container, PROXY_UID, automountServiceAccountToken=False, terminationGracePeriodSeconds=1
+        name, {}, containers, PROXY_UID, automountServiceAccountToken=False, terminationGracePeriodSeconds=1
     )
     return {
         "apiVersion": "apps/v1",

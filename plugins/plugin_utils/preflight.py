@@ -61,8 +61,8 @@ GITHUB_ORGANIZATIONS = "jupyterhub_github_organizations"
 GITHUB_TEAMS = "jupyterhub_github_teams"
 USER_LISTS = ("jupyterhub_users", "jupyterhub_admins")
 CIDR_LISTS = ("jupyterhub_user_allowed_cidrs",)
-USER_MEMORY = ("jupyterhub_user_memory_guarantee", "jupyterhub_user_memory_limit")
-USER_CPU = ("jupyterhub_user_cpu_guarantee", "jupyterhub_user_cpu_limit")
+ENVIRONMENTS, SIZES, GPUS = "jupyterhub_environments", "jupyterhub_sizes", "jupyterhub_gpus"
+IMAGES_CATALOGUE, IMAGES_EXTRA = "images_catalogue", "images_extra"
 HUB_URL = "jupyterhub_url"
 URLS = (HUB_URL, "jupyterhub_dashboards_url")
 NOTICE = "jupyterhub_notice"
@@ -93,8 +93,11 @@ READ = (
     GITHUB_TEAMS,
     *USER_LISTS,
     *CIDR_LISTS,
-    *USER_MEMORY,
-    *USER_CPU,
+    ENVIRONMENTS,
+    SIZES,
+    GPUS,
+    IMAGES_CATALOGUE,
+    IMAGES_EXTRA,
 )
 
 _NODE_PORT_RANGE = range(30000, 32768)
@@ -119,6 +122,8 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ORGANIZATION = r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}"
 _TEAM = rf"{_ORGANIZATION}:[a-z0-9][a-z0-9._-]*"  # both as in the team's address
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT])")
+_REFERENCE = re.compile(r"\S+@sha256:[0-9a-f]{64}")
+_MOST_GPUS = 16  # of one machine, as the largest of today have them
 _DEBIAN_KUBERNETES = "v1.20.2"  # the one version that Debian has the source of
 _SECRET_NAME = re.compile(r"(secret|passw(or)?d|token|_pass)$")
 
@@ -585,20 +590,90 @@ def _combination_problems(site: Site) -> Iterator[Problem]:
                 yield site.problem(name, f"{cidr} is no network", "write it as address/length, e.g. 192.168.7.0/24")
 
 
-def _limit_problems(site: Site) -> Iterator[Problem]:
-    """Judge what a user's server is sure to have against what it may have."""
-    sizes = []
-    for name in USER_MEMORY:
-        value = site.value(name)
-        match = _MEMORY.fullmatch(str(value))
-        if value is not None and not match:
-            yield site.problem(name, "not a size", "write a number with K, M, G or T, e.g. 4G")
-        sizes.append(float(match[1]) * 1024 ** "KMGT".index(match[2]) if match else None)
-    cores = [float(v) if isinstance(v, (int, float)) else None for v in map(site.value, USER_CPU)]
-    for (guarantee, limit), (least, most) in ((USER_MEMORY, sizes), (USER_CPU, cores)):
-        if least and most and least > most:  # a limit of 0 is none
-            what = f"it is more than {limit} ({show(site.value(limit))}), so no server could start"
-            yield site.problem(guarantee, what, "lower it, or raise the limit")
+def _choice_problems(site: Site) -> Iterator[Problem]:
+    """Judge what people choose from before a server starts."""
+    for name in (ENVIRONMENTS, SIZES, GPUS):
+        items = _mappings(site.value(name))
+        if not items and name != GPUS and site.value(name) is not None:
+            yield site.problem(name, "there is nothing to choose, so nobody could start a server", "name at least one")
+        for number, item in items:
+            label = item.get("name")
+            if isinstance(label, str) and not _LABEL.fullmatch(label):
+                what = "not a name that the hub can keep"
+                do = "write 1 to 63 of a-z, 0-9 and -, first and last a letter or digit; people see the title"
+                yield Problem(site.where(name), f"{name}[{number}].name", show(label), what, do)
+        defaults = [number for number, item in items if item.get("default") is True]
+        for number in defaults[1:]:
+            what = f"{name}[{defaults[0]}] is the default already"
+            yield Problem(site.where(name), f"{name}[{number}].default", "true", what, "leave one of the two")
+    yield from _environment_problems(site)
+    yield from _size_problems(site)
+    for number, gpu in _mappings(site.value(GPUS)):
+        most = gpu.get("max", 1)
+        if isinstance(most, int) and not 1 <= most <= _MOST_GPUS:
+            what, do = "not a number of GPUs that one machine has", f"write 1 to {_MOST_GPUS}"
+            yield Problem(site.where(GPUS), f"{GPUS}[{number}].max", show(most), what, do)
+
+
+def _environment_problems(site: Site) -> Iterator[Problem]:
+    images = site.value(IMAGES)
+    if isinstance(images, dict):
+        for name in ("hub", "proxy"):
+            if name not in images:
+                do = f"add {name}: and its reference by digest"
+                yield Problem(site.where(IMAGES), f"{IMAGES}.{name}", "", "it is missing", do)
+        known = {str(name) for name in images} - {"hub", "proxy"}
+    else:
+        shipped = [item for _, item in _mappings(site.value(IMAGES_CATALOGUE)) if item.get("ship")]
+        extra = site.value(IMAGES_EXTRA)
+        known = {str(item.get("name")) for item in shipped} - {"hub", "proxy"}
+        known |= {str(name) for name in (extra if isinstance(extra, list) else [])}
+    for number, item in _mappings(site.value(ENVIRONMENTS)):
+        image = item.get("image")
+        if isinstance(image, str) and image not in known and not _REFERENCE.fullmatch(image):
+            what = f"no image of the site has this name: there is {', '.join(sorted(known)) or 'none'}"
+            do = f"name one of these, add your own to {IMAGES_EXTRA}, or give a reference by digest (…@sha256:…)"
+            yield Problem(site.where(ENVIRONMENTS), f"{ENVIRONMENTS}[{number}].image", image, what, do)
+        for limit in ("idle_timeout", "max_age"):
+            value = item.get(limit)
+            if isinstance(value, int) and value != 0 and value < _SHORTEST_LIMIT:
+                what = f"servers would be stopped while they start: {_SHORTEST_LIMIT} seconds are the least"
+                do = "write a longer time in seconds, or 0 for no limit"
+                yield Problem(site.where(ENVIRONMENTS), f"{ENVIRONMENTS}[{number}].{limit}", show(value), what, do)
+
+
+def _size_problems(site: Site) -> Iterator[Problem]:
+    for number, size in _mappings(site.value(SIZES)):
+        path = f"{SIZES}[{number}]"
+        for key in ("memory_guarantee", "memory_limit"):
+            if size.get(key) is not None and memory_bytes(size[key]) is None:
+                do = "write a number with K, M, G or T, e.g. 4G"
+                yield Problem(site.where(SIZES), f"{path}.{key}", show(size[key]), "not an amount of memory", do)
+        pairs = (
+            ("memory", memory_bytes(size.get("memory_guarantee")), memory_bytes(size.get("memory_limit"))),
+            ("cpu", number_of(size.get("cpu_guarantee")), number_of(size.get("cpu_limit"))),
+        )
+        for what, least, most in pairs:
+            if least and most and least > most:  # a limit of 0 is none
+                guarantee, limit = f"{what}_guarantee", f"{what}_limit"
+                fault = f"it is more than {limit} ({show(size[limit])}), so no server could start"
+                yield Problem(site.where(SIZES), f"{path}.{guarantee}", show(size[guarantee]), fault, "lower it")
+
+
+def memory_bytes(value: object) -> float | None:
+    """Return the bytes of an amount of memory as KubeSpawner takes it (`512M`, `4G`), or None when it is none."""
+    match = _MEMORY.fullmatch(str(value))
+    return float(match[1]) * 1024 ** ("KMGT".index(match[2]) + 1) if match else None
+
+
+def number_of(value: object) -> float | None:
+    """Return a number, or None for anything else."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _mappings(value: object) -> list[tuple[int, Mapping[str, Any]]]:
+    """Return the mappings of a list with their numbers; what is none has a message of its type's."""
+    return [(n, item) for n, item in enumerate(value if isinstance(value, list) else []) if isinstance(item, dict)]
 
 
 def _stop_problems(site: Site) -> Iterator[Problem]:
@@ -685,7 +760,7 @@ _RULES: tuple[Callable[[Site], Iterator[Problem]], ...] = (
     _user_problems,
     _sign_in_problems,
     _combination_problems,
-    _limit_problems,
+    _choice_problems,
     _stop_problems,
     _page_problems,
     _secret_problems,

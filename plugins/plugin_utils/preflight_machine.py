@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import MANAGE, NODE_PORTS, Problem, Site, addresses
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import (
+    MANAGE,
+    NODE_PORTS,
+    PODS_ON_CONTROL_PLANE,
+    SIZES,
+    Problem,
+    Site,
+    addresses,
+    memory_bytes,
+    number_of,
+)
 
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
 
@@ -51,6 +61,7 @@ def judge_machines(site: Site, machines: Machines, limits: Mapping[str, Any]) ->
         found += _identity(site, host, machine)
         found += _ports(site, host, machine)
     found += _same(machines)
+    found += _sizes(site, machines)
     return sorted(found, key=lambda p: (p.warning, p.where, p.name, p.what))
 
 
@@ -147,3 +158,26 @@ def _same(machines: Machines) -> Iterator[Problem]:
             if value and value in seen:
                 yield Problem(host, name.replace("_", " "), value, f"{seen[value]} has the same", do)
             seen.setdefault(value, host)
+
+
+def _sizes(site: Site, machines: Machines) -> Iterator[Problem]:
+    """Judge whether every size fits on a machine that takes servers; with one of them unknown nothing is said."""
+    nodes = [h for h in site.groups.get("kube_node", []) if not _is_control_plane(site, h)]
+    if site.value(PODS_ON_CONTROL_PLANE) is True or not nodes:
+        nodes = [*nodes, *site.groups.get("kube_control_plane", [])]
+    sizes = site.value(SIZES)
+    if site.value(MANAGE) is False or not all(node in machines for node in nodes) or not isinstance(sizes, list):
+        return
+    most_memory = max((machines[node]["memory_mb"] for node in nodes), default=0)
+    most_cpus = max((machines[node]["cpus"] for node in nodes), default=0)
+    for number, size in enumerate(sizes):
+        memory = memory_bytes(size.get("memory_guarantee") or size.get("memory_limit")) or 0
+        for key, wanted, there in (
+            ("memory_guarantee", memory / 1024**2, most_memory),
+            ("cpu_guarantee", number_of(size.get("cpu_guarantee")) or 0, most_cpus),
+        ):
+            if wanted >= there:
+                unit = "MB" if key == "memory_guarantee" else "cores"
+                what = f"no machine can hold it: the largest that takes servers has {there} {unit}"
+                shown = str(size.get(key) or size.get("memory_limit"))
+                yield Problem(site.where(SIZES), f"{SIZES}[{number}].{key}", shown, what, "lower it")

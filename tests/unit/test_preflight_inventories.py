@@ -110,7 +110,7 @@ def test_the_base_is_fine(tmp_path: Path) -> None:
         },
         {
             "add": "kubernetes_manage: false\nkubernetes_kubeconfig: /root/.kube/config\n"
-            "jupyterhub_images: {hub: r.example.org/hub@sha256:0, proxy: r.example.org/p, singleuser: s}\n"
+            "jupyterhub_images: {hub: r.example.org/hub@sha256:0, proxy: r.example.org/p, singleuser: s, scipy: t}\n"
         },
         {
             "add": "jupyterhub_auth: github\njupyterhub_github_client_id: Iv1.0\n"

@@ -6,11 +6,15 @@ import asyncio
 import functools
 import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jupyterhub.utils
 import kubespawner.spawner
-from hub_queue import StartQueue, describe
+from hub_options import Choice, Offer
+from hub_queue import Place, StartQueue, describe
+from jinja2 import Environment, FileSystemLoader
+from jupyterhub.spawner import SpawnException
 from jupyterhub.utils import url_path_join, wait_for_http_server
 from kubespawner import KubeSpawner
 from tornado.web import HTTPError
@@ -22,9 +26,12 @@ if TYPE_CHECKING:
 USERNAME_PATTERN = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z"
 VERIFY_USER = "jhok-verify"
 POLL_SECONDS = 0.5
+NO_ROOM = "No machine has room for your server now. It starts as soon as one has."
+NO_ROOM_LEFT = "No machine had room for your server: choose a smaller size, or try again later."
 QUEUE_SECONDS = 86400  # the longest that a person waits for a place; every start before theirs has limits of its own
 USER_UID, USER_GID = 1000, 100
 HOME = "/home/{unescaped_username}"
+TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
 
 # Makes the home before the kubelet would (as root:root). It appears under its name only when owner and mode are set,
 # so an interrupted run is completed by the next. Users see nothing above their own home.
@@ -56,22 +63,42 @@ class LabSpawner(KubeSpawner):
     """
 
     queue: StartQueue
+    offer: Offer
     pod_timeout: int  # seconds; start_timeout is for the queue, too
     _in_turn = False
 
     async def _start(self) -> str:
         """Start the server when its turn has come; return its address when it answers."""
         self._in_turn = False
-        async with self.queue.place(self):
+        async with self.queue.place(self) as place:
             self._in_turn = True
             missed = f"The server's pod did not run within {self.pod_timeout} seconds."
             try:
-                url: str = await asyncio.wait_for(super()._start(), self.pod_timeout)
+                url = await asyncio.wait_for(self._start_pod(place), self.pod_timeout)
                 missed = f"The server did not answer within {self.http_timeout} seconds after its pod had started."
                 await wait_for_http_server(url_path_join(url, self.server.base_url, "api"), timeout=self.http_timeout)
             except TimeoutError as error:
+                if self._has_no_room():  # no fault of the hub: it exits after a number of faults in a row
+                    raise SpawnException(NO_ROOM_LEFT, reason="capacity", status_code=503) from error
                 raise TimeoutError(missed) from error
         return url
+
+    async def _start_pod(self, place: Place) -> str:
+        """Make the pod and wait until it runs. One that no machine has room for does not hold up the others."""
+        starting = asyncio.ensure_future(super()._start())
+        try:
+            while not (await asyncio.wait([starting], timeout=POLL_SECONDS))[0]:
+                if self._has_no_room():
+                    place.give_back()
+            url: str = starting.result()
+        finally:
+            starting.cancel()
+        return url
+
+    def _has_no_room(self) -> bool:
+        pods = self.pod_reflector.pods if self.pod_reflector else {}
+        conditions = pods.get(f"{self.namespace}/{self.pod_name}", {}).get("status", {}).get("conditions") or []
+        return any(condition.get("reason") == "Unschedulable" for condition in conditions)
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Say where the server stands in the queue, then what Kubernetes does with its pod."""
@@ -83,7 +110,39 @@ class LabSpawner(KubeSpawner):
                 told = ahead
             await asyncio.sleep(POLL_SECONDS)
         async for event in super().progress():
+            if event.get("raw_event", {}).get("reason") == "FailedScheduling":
+                event["message"] = f"{NO_ROOM} ({event['raw_event']['message']})"
             yield event
+
+    def options_page(self) -> str:
+        """Return the form in which a person chooses."""
+        return TEMPLATES.get_template("options_form.html").render(self.offer.page(self.user_options))
+
+    def take_options(self, options: dict[str, Any]) -> None:
+        """Keep the choice with its defaults filled in, or refuse it."""
+        choice, node = self._chosen(options)
+        self.user_options = {**choice, **({"node": node} if node else {})}
+        self.orm_spawner.user_options = self.user_options
+
+    async def load_user_options(self) -> None:
+        """Let the choice alone, checked once more, decide on the pod that is made now."""
+        choice, node = self._chosen(self.user_options)
+        for name, value in self.offer.pod(choice).items():
+            setattr(self, name, value)
+        if node:
+            self.node_selector = {**self.node_selector, "kubernetes.io/hostname": node}
+        self.init_containers = [{**container, "image": self.image} for container in self.init_containers]
+
+    def get_env(self) -> dict[str, str]:
+        """Return the server's environment variables, with those that follow from the choice."""
+        choice, _node = self._chosen(self.user_options)
+        return {**super().get_env(), **self.offer.variables(choice, self.orm_spawner.started)}
+
+    def _chosen(self, options: dict[str, Any]) -> tuple[Choice, str]:
+        """Return the checked choice, and the node that the verify user may choose besides, and nobody else."""
+        if self.user.name != VERIFY_USER:
+            return self.offer.check(options), ""
+        return self.offer.check({name: options[name] for name in options if name != "node"}), options.get("node", "")
 
     async def stop(self, now: bool = False) -> None:
         """Stop the server; `now` leaves its processes no time to end."""
@@ -105,12 +164,10 @@ class LabSpawner(KubeSpawner):
 
 
 def before_spawn(spawner: KubeSpawner) -> None:
-    """Refuse names that are unsafe as a path; let the verify user choose a node, and nobody else."""
+    """Refuse names that are unsafe as a path."""
     name = spawner.user.name
     if not re.match(USERNAME_PATTERN, name):
         raise HTTPError(400, f"The user name {name!r} cannot have a home directory: ask an admin for another name.")
-    node = spawner.user_options.get("node") if name == VERIFY_USER else None
-    spawner.node_selector = {"kubernetes.io/hostname": node} if isinstance(node, str) and node else {}
 
 
 def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str]) -> None:  # noqa: ARG001
@@ -122,6 +179,10 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
 
     c.JupyterHub.spawner_class = LabSpawner
     c.Spawner.pre_spawn_hook = before_spawn
+    LabSpawner.offer = Offer(settings)
+    c.Spawner.options_form = LabSpawner.options_page
+    c.Spawner.options_from_form = LabSpawner.offer.from_form
+    c.Spawner.apply_user_options = LabSpawner.take_options
     c.Spawner.cmd = ["jupyterhub-singleuser"]
     c.Spawner.default_url = "/lab"
     LabSpawner.queue = StartQueue(settings["concurrent_spawns"])
@@ -129,10 +190,6 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
     c.Spawner.start_timeout = QUEUE_SECONDS
     c.Spawner.http_timeout = settings["http_timeout"]
     c.Spawner.consecutive_failure_limit = 5
-    c.Spawner.cpu_guarantee = settings["user_cpu_guarantee"]
-    c.Spawner.cpu_limit = settings["user_cpu_limit"]
-    c.Spawner.mem_guarantee = settings["user_memory_guarantee"]
-    c.Spawner.mem_limit = settings["user_memory_limit"]
     c.Spawner.environment = {
         "HOME": HOME,
         "NB_USER": "{unescaped_username}",
@@ -141,7 +198,6 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
     }
     c.KubeSpawner.namespace = settings["namespace"]
     c.KubeSpawner.enable_user_namespaces = False
-    c.KubeSpawner.image = settings["singleuser_image"]
     c.KubeSpawner.image_pull_policy = "IfNotPresent"
     c.KubeSpawner.slug_scheme = "safe"
     c.KubeSpawner.pod_name_template = "jupyter-{user_server}"
@@ -162,7 +218,6 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
     c.KubeSpawner.init_containers = [
         {
             "name": "home",
-            "image": settings["singleuser_image"],
             "imagePullPolicy": "IfNotPresent",
             "command": [
                 "sh",
