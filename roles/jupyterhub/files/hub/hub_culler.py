@@ -31,7 +31,7 @@ def rules(settings: dict[str, Any]) -> dict[str, Any]:
         "site": {key: settings[key] for key in LIMITS},
         "environments": {
             environment["name"]: {key: environment[key] for key in LIMITS if environment.get(key) is not None}
-            for environment in settings.get("environments", [])
+            for environment in settings["environments"]
         },
     }
 
