@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.hub import (
     hub_secrets,
 )
 from hub_signin import PasswordAuthenticator
+from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 from jupyterhub.auth import Authenticator
 from jupyterhub.crypto import CryptKeeper
@@ -52,6 +54,7 @@ CLASSES = {
     )
 }
 PASSWORD = "correct horse"
+STARTED = datetime(2026, 11, 24, 9, 30)  # as the hub's database has it: UTC without a zone
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +90,27 @@ def spawner(config: Config, name: str, **options: object) -> KubeSpawner:
     user = SimpleNamespace(
         id=7, name=name, escaped_name=name, url=f"/user/{name}/", server=Server(), settings={}, state=None, admin=False
     )
-    made = KubeSpawner(
+    made: KubeSpawner = config.JupyterHub.spawner_class(
         hub=Hub(connect_url=config.JupyterHub.hub_connect_url),
         user=user,
+        orm_spawner=orm.Spawner(name="", started=STARTED),
         user_options=options,
         api_token="token of the server",
         config=config,
         _mock=True,
     )
+    made.apply_user_options(made, options)
     made.pre_spawn_hook(made)
     return made
+
+
+def chosen(config: Config, name: str, **options: object) -> KubeSpawner:
+    """Return the spawner after the hub has taken the user's choice."""
+
+    async def make() -> KubeSpawner:
+        return spawner(config, name, **options)
+
+    return asyncio.run(make())
 
 
 def pod(config: Config, name: str, **options: object) -> dict[str, Any]:
@@ -104,6 +118,7 @@ def pod(config: Config, name: str, **options: object) -> dict[str, Any]:
 
     async def build() -> None:
         made = spawner(config, name, **options)
+        await made.load_user_options()
         async with ApiClient() as api:
             manifest.update(api.sanitize_for_serialization(await made.get_pod_manifest()))
 
@@ -216,10 +231,6 @@ def test_a_users_pod_is_locked_down(config: Config) -> None:
     assert spec["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
-    assert server["resources"] == {
-        "requests": {"cpu": 0.1, "memory": 1024**3},
-        "limits": {"cpu": 4.0, "memory": 4 * 1024**3},
-    }
 
 
 def test_a_users_home_is_its_directory_alone(config: Config) -> None:
@@ -260,7 +271,117 @@ def test_policies_meet_the_users_pod(config: Config) -> None:
 def test_the_verify_user_alone_chooses_a_node(config: Config) -> None:
     assert pod(config, VERIFY_USER, node="worker1")["spec"]["nodeSelector"] == {"kubernetes.io/hostname": "worker1"}
     assert "nodeSelector" not in pod(config, VERIFY_USER)["spec"]
-    assert "nodeSelector" not in pod(config, "ann", node="worker1")["spec"]
+    with pytest.raises(HTTPError, match="no option 'node'"):
+        pod(config, "ann", node="worker1")
+
+
+OFFERED = {
+    "environment": {
+        "standard": "172.16.0.100:5000/jhok/singleuser@sha256:33",
+        "science": "172.16.0.100:5000/jhok/scipy@sha256:44",
+        "extern": "registry.example.org/extern@sha256:55",
+    },
+    "size": {
+        "small": ({"cpu": 0.1, "memory": 512 * 1024**2}, {"memory": 512 * 1024**2}),
+        "large": ({"cpu": 0.5, "memory": 1024**3}, {"cpu": 4.0, "memory": 4 * 1024**3}),
+    },
+    "gpus": {
+        (0, ""): ({}, None),
+        (1, "t4"): ({"nvidia.com/gpu": "1"}, {"example.org/gpu": "t4"}),
+        (2, "t4"): ({"nvidia.com/gpu": "2"}, {"example.org/gpu": "t4"}),
+        (1, "mi300"): ({"amd.com/gpu": "1"}, None),
+    },
+}
+
+
+def choose(config: Config, **form: str) -> dict[str, Any]:
+    """Return what the hub makes of the options page's form."""
+    choice: dict[str, Any] = config.Spawner.options_from_form({name: [value] for name, value in form.items()})
+    return choice
+
+
+@pytest.mark.parametrize("gpus", OFFERED["gpus"])
+@pytest.mark.parametrize("size", OFFERED["size"])
+@pytest.mark.parametrize("environment", OFFERED["environment"])
+def test_every_choice_of_the_page_is_a_pod(config: Config, environment: str, size: str, gpus: tuple[int, str]) -> None:
+    count, kind = gpus
+    gpu = {"gpu_count": str(count), "gpu_type": kind or "t4"}  # without scripts the page sends a type for none, too
+    spec = pod(config, "ann", **choose(config, environment=environment, size=size, **gpu))["spec"]
+    [server] = spec["containers"]
+    requests, limits = OFFERED["size"][size]
+    devices, selector = OFFERED["gpus"][gpus]
+    assert server["image"] == spec["initContainers"][0]["image"] == OFFERED["environment"][environment]
+    assert server["resources"] == {"requests": {**requests, **devices}, "limits": {**limits, **devices}}
+    assert spec.get("nodeSelector") == selector
+
+
+def checked(page: str) -> list[str]:
+    return re.findall(r'value="([\w-]+)"\s+required\s+checked', page)
+
+
+def test_who_chooses_nothing_gets_the_defaults(config: Config) -> None:
+    made = chosen(config, "ann")
+    assert made.user_options == {"environment": "science", "size": "large", "gpu_count": 0, "gpu_type": ""}
+    assert pod(config, "ann") == pod(config, "ann", **made.user_options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"environment": "evil.example.org/miner"}, "no environment 'evil.example.org/miner' here. There is: standard"),
+        ({"environment": ["standard"]}, "no environment"),
+        ({"size": "enormous"}, "no size 'enormous'"),
+        ({"size": None, "image": "evil.example.org/miner"}, "no option 'image'"),
+        ({"profile": "x", "kubespawner_override": {"image": "x"}}, "no option 'profile'"),
+        ({"gpu_count": 3, "gpu_type": "t4"}, "2 GPUs of type t4 at most"),
+        ({"gpu_count": -1, "gpu_type": "t4"}, "no number of GPUs"),
+        ({"gpu_count": True, "gpu_type": "t4"}, "no number of GPUs"),
+        ({"gpu_count": 1, "gpu_type": "h100"}, "no GPU type 'h100'"),
+        ({"gpu_count": 0, "gpu_type": "h100"}, "no GPU type 'h100'"),
+    ],
+)
+def test_what_is_not_offered_gets_no_pod(config: Config, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(HTTPError, match=says) as refused:
+        pod(config, "ann", **options)
+    assert refused.value.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ({"environment": ["standard", "science"]}, "2 answers for 'environment'"),
+        ({"size": ["enormous"]}, "no size 'enormous'"),
+        ({"image": ["evil.example.org/miner"]}, "no option 'image'"),
+        ({"gpu_count": ["1e3"]}, "'1e3' is no number of GPUs"),
+    ],
+)
+def test_a_form_made_by_hand_is_refused(config: Config, form: dict[str, list[str]], says: str) -> None:
+    with pytest.raises(HTTPError, match=says):
+        config.Spawner.options_from_form(form)
+
+
+def test_a_choice_that_is_no_longer_offered_decides_nothing(config: Config) -> None:
+    made = chosen(config, "ann")
+    made.user_options = {"environment": "of last year", "size": "small"}
+    assert checked(made.options_page()) == ["science", "large"], "the page begins with the defaults"
+    with pytest.raises(HTTPError, match="no environment 'of last year'"):
+        asyncio.run(made.load_user_options())
+
+
+def test_the_page_begins_with_the_last_choice(config: Config) -> None:
+    page = chosen(config, "ann", environment="standard", gpu_count=2, gpu_type="t4").options_page()
+    assert checked(page) == ["standard", "large"]
+    assert 'value="2" selected' in page
+    assert "Standard &lt;b&gt;" in page, "titles are text"
+
+
+def test_a_server_knows_when_it_will_be_stopped(config: Config) -> None:
+    def variables(environment: str) -> dict[str, str]:
+        [server] = pod(config, "ann", environment=environment)["spec"]["containers"]
+        return {e["name"]: e.get("value") for e in server["env"] if e["name"].startswith("JHOK_")}
+
+    assert variables("science") == {"JHOK_STOP_AT": "2026-11-24T11:30:00Z", "JHOK_STOP_WARNING": "1800"}
+    assert variables("standard") == {}
 
 
 @pytest.mark.parametrize("name", ["../ann", "a/b", "ann\n", ".ssh", "{x}", ""])
