@@ -46,7 +46,7 @@ class Hub:
 
     def sign_in(self, login: str, decision: str = "Authorize") -> None:
         """Press the button of the page shown, and answer GitHub's question."""
-        self.page.get_by_role("link", name="Sign in with GitHub").click()
+        self.page.get_by_role("button", name="Sign in with GitHub").click()
         self.page.get_by_role("radio", name=login, exact=True).check()
         self.page.get_by_role("button", name=decision).click()
 
