@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -98,6 +99,30 @@ def test_clones_are_told_apart() -> None:
         "master: product uuid = u",
     ]
     assert all("gpu1 has the same" in p for p in found)
+
+
+@pytest.mark.parametrize(
+    ("size", "pieces"),
+    [
+        (
+            {"memory_limit": "4G"},
+            ["jupyterhub_sizes[1].memory_guarantee = 4G", "takes servers has 1700 MB"],
+        ),
+        (
+            {"memory_limit": "8G", "memory_guarantee": "1G", "cpu_guarantee": 2},
+            ["jupyterhub_sizes[1].cpu_guarantee = 2", "largest that takes servers has 2 cores"],
+        ),
+    ],
+)
+def test_a_size_that_no_machine_can_hold_is_refused(size: dict[str, Any], pieces: list[str]) -> None:
+    values = {"jupyterhub_sizes": [{"name": "small", "memory_limit": "1G"}, {"name": "large", **size}]}
+    wanted = dataclasses.replace(site(), given={**site().given, "localhost": values})
+    # The control plane takes no servers, however large it is.
+    machines = {"master": {**GOOD, "memory_mb": 64000, "cpus": 32}, "gpu1": {**GOOD, **WORKER}}
+    (problem,) = map(str, judge_machines(wanted, machines, LIMITS))
+    assert all(piece in problem for piece in pieces), problem
+    large = {**machines, "gpu1": {**machines["gpu1"], "memory_mb": 64000, "cpus": 32}}
+    assert judge_machines(wanted, large, LIMITS) == []
 
 
 def test_problems_of_all_machines_are_reported_at_once() -> None:
