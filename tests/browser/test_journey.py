@@ -138,6 +138,8 @@ def test_chooses_environment_and_size(journey: Journey, picture: Picture) -> Non
 
 def test_sees_the_launcher(journey: Journey) -> None:
     lab = journey.lab
+    lab.enter()  # JupyterLab opens as it was left
+    lab.launcher()
     for name, category in (
         ("Python 3", "Notebook"),
         ("Python 3", "Console"),
@@ -269,6 +271,7 @@ def test_returns_from_vscode_by_the_address(journey: Journey) -> None:
 
 def test_stops_by_the_hub_control_panel(journey: Journey, picture: Picture) -> None:
     lab = journey.lab
+    lab.launcher()
     lab.open_menu("File")
     picture(lab.page, "control-panel")
     with journey.person.context.expect_page() as tab:
