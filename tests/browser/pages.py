@@ -52,6 +52,7 @@ class Hub:
 
     def chosen(self, field: str) -> list[str]:
         """Return which answers to a question of the options page are chosen."""
+        self.page.get_by_role("button", name="Start").wait_for()  # the end of the page
         return [str(box.get_attribute("value")) for box in self.page.locator(f"input[name={field}]:checked").all()]
 
     def choose(self, field: str, value: str) -> None:
@@ -81,6 +82,7 @@ class Lab:
 
     def __init__(self, page: Page) -> None:
         self.page = page
+        self.directory: tuple[str, ...] = ()  # in the home
 
     def wait(self) -> None:
         """Wait until it can be used."""
@@ -94,9 +96,10 @@ class Lab:
         return cards.filter(has=self.page.get_by_text(name, exact=True))
 
     def launcher(self) -> None:
-        """Open a launcher for the current directory."""
-        self.page.get_by_role("button", name="New Launcher").first.click()
-        self.card("Terminal").wait_for()
+        """Show a launcher, which is for the current directory."""
+        if not self.card("Terminal").is_visible():
+            self.page.get_by_role("button", name="New Launcher").first.click()
+        expect(self.page.locator(".jp-Launcher:visible .jp-Launcher-cwd")).to_have_text("/".join(self.directory))
 
     def menu(self, menu: str, item: str) -> None:
         """Choose an item of the menu bar."""
@@ -131,6 +134,7 @@ class Lab:
             self.refresh()
             self.entry(name).dblclick()
             expect(crumbs.last).to_have_text(name)
+        self.directory = names
 
     def refresh(self) -> None:
         """Look at the directory again."""

@@ -297,11 +297,12 @@ def test_starts_on_another_node(journey: Journey) -> None:
 
 
 def test_finds_files_extension_and_settings(journey: Journey) -> None:
-    lab, terminal = journey.lab, journey.terminal
+    lab = journey.lab
+    lab.enter(*PROJECT, "measurements")
+    terminal = journey.terminal
     assert terminal.run(f"cat '{FOLDER}/measurements/notes.txt'") == "uploaded\nedited in VS Code\nand again\n"
     assert terminal.run("cat ~/.zshrc") == ZSHRC
     assert json.loads(terminal.run(f"cat {SETTINGS}"))["editor.fontSize"] == 15
-    lab.enter(*PROJECT, "measurements")
     lab.launcher()
     journey.code = code = lab.code()
     expect(code.window(THEME)).to_be_visible()
