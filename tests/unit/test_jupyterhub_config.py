@@ -22,6 +22,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.hub import (
     hub_secret_entries,
     hub_secrets,
 )
+from hub_queue import StartQueue
 from hub_signin import PasswordAuthenticator
 from jupyterhub import orm
 from jupyterhub.app import JupyterHub
@@ -338,6 +339,7 @@ def test_who_chooses_nothing_gets_the_defaults(config: Config) -> None:
         ({"gpu_count": True, "gpu_type": "t4"}, "no number of GPUs"),
         ({"gpu_count": 1, "gpu_type": "h100"}, "no GPU type 'h100'"),
         ({"gpu_count": 0, "gpu_type": "h100"}, "no GPU type 'h100'"),
+        ({"gpu_count": 0, "gpu_type": None}, "None is no type of GPU"),
     ],
 )
 def test_what_is_not_offered_gets_no_pod(config: Config, options: dict[str, Any], says: str) -> None:
@@ -382,6 +384,24 @@ def test_a_server_knows_when_it_will_be_stopped(config: Config) -> None:
 
     assert variables("science") == {"JHOK_STOP_AT": "2026-11-24T11:30:00Z", "JHOK_STOP_WARNING": "1800"}
     assert variables("standard") == {}
+
+
+def test_a_server_waits_for_its_turn(config: Config) -> None:
+    async def check() -> None:
+        made = spawner(config, "ann")
+        made.queue = StartQueue(1)
+        async with made.queue.place("another's"):
+            starting = made.start()
+            assert made.start_timeout == 86400, "what the hub waits for"
+            told = await anext(made.progress())
+            assert "the next to start" in told["message"]
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+            assert made.queue.ahead(made) is None
+            assert made.start_timeout == 300, "what a stop waits for"
+
+    asyncio.run(check())
 
 
 @pytest.mark.parametrize("name", ["../ann", "a/b", "ann\n", ".ssh", "{x}", ""])

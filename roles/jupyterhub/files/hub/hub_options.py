@@ -112,6 +112,8 @@ class Offer:
     def _gpus(self, count: object, name: object) -> dict[str, Any]:
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
             raise ChoiceError(f"{_shown(count)} is no number of GPUs.")
+        if not isinstance(name, str):
+            raise ChoiceError(f"{_shown(name)} is no type of GPU.")
         if count and not self.gpus:
             raise ChoiceError("There are no GPUs here.")
         if not count and name == "":

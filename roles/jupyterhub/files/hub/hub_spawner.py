@@ -64,23 +64,32 @@ class LabSpawner(KubeSpawner):
 
     queue: StartQueue
     offer: Offer
-    pod_timeout: int  # seconds; start_timeout is for the queue, too
+    pod_timeout: int  # seconds; start_timeout is more while the server waits in the queue
     _in_turn = False
+
+    def start(self) -> asyncio.Future[str]:
+        """Line up for a start. The hub reads start_timeout once, now, and the queue is to count."""
+        self.start_timeout = QUEUE_SECONDS
+        starting: asyncio.Future[str] = super().start()
+        return starting
 
     async def _start(self) -> str:
         """Start the server when its turn has come; return its address when it answers."""
         self._in_turn = False
-        async with self.queue.place(self) as place:
-            self._in_turn = True
-            missed = f"The server's pod did not run within {self.pod_timeout} seconds."
-            try:
-                url = await asyncio.wait_for(self._start_pod(place), self.pod_timeout)
+        try:
+            async with self.queue.place(self) as place:
+                self._in_turn = True
+                self.start_timeout = self.pod_timeout
+                missed = f"The server's pod did not run within {self.pod_timeout} seconds."
+                url = await self._start_pod(place)
                 missed = f"The server did not answer within {self.http_timeout} seconds after its pod had started."
                 await wait_for_http_server(url_path_join(url, self.server.base_url, "api"), timeout=self.http_timeout)
-            except TimeoutError as error:
-                if self._has_no_room():  # no fault of the hub: it exits after a number of faults in a row
-                    raise SpawnException(NO_ROOM_LEFT, reason="capacity", status_code=503) from error
-                raise TimeoutError(missed) from error
+        except TimeoutError as error:
+            if self._has_no_room():  # no fault of the hub: it exits after a number of faults in a row
+                raise SpawnException(NO_ROOM_LEFT, reason="capacity", status_code=503) from error
+            raise TimeoutError(missed) from error
+        finally:
+            self.start_timeout = self.pod_timeout
         return url
 
     async def _start_pod(self, place: Place) -> str:
@@ -142,7 +151,9 @@ class LabSpawner(KubeSpawner):
         """Return the checked choice, and the node that the verify user may choose besides, and nobody else."""
         if self.user.name != VERIFY_USER:
             return self.offer.check(options), ""
-        return self.offer.check({name: options[name] for name in options if name != "node"}), options.get("node", "")
+        node = options.get("node")
+        choice = self.offer.check({name: options[name] for name in options if name != "node"})
+        return choice, node if isinstance(node, str) else ""
 
     async def stop(self, now: bool = False) -> None:
         """Stop the server; `now` leaves its processes no time to end."""
@@ -187,7 +198,7 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
     c.Spawner.default_url = "/lab"
     LabSpawner.queue = StartQueue(settings["concurrent_spawns"])
     LabSpawner.pod_timeout = settings["start_timeout"]
-    c.Spawner.start_timeout = QUEUE_SECONDS
+    c.Spawner.start_timeout = settings["start_timeout"]
     c.Spawner.http_timeout = settings["http_timeout"]
     c.Spawner.consecutive_failure_limit = 5
     c.Spawner.environment = {
