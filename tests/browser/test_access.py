@@ -33,7 +33,9 @@ def test_somebody_from_elsewhere_is_told_whom_to_ask(new_person: Callable[..., P
     person.errors.clear()  # Chromium's own word on a page of status 403
 
 
-def test_a_member_of_the_organization_gets_in(new_person: Callable[..., Person], site: Site) -> None:
+def test_a_member_of_the_organization_gets_in_and_sees_the_options(
+    new_person: Callable[..., Person], site: Site
+) -> None:
     grace = new_person(viewport={"width": 390, "height": 844}, color_scheme="dark")
     grace.hub.open()
     grace.hub.sign_in("4Grace")
@@ -43,3 +45,12 @@ def test_a_member_of_the_organization_gets_in(new_person: Callable[..., Person],
         for key in ("environment", "size")
     }
     assert {key: grace.hub.chosen(key) for key in default} == {key: [name] for key, name in default.items()}
+    count, kind = grace.page.get_by_label("How many"), grace.page.get_by_label("Which", exact=True)
+    expect(kind).to_be_hidden()
+    count.select_option("1")
+    expect(kind).to_be_visible()
+    kind.select_option("a100")
+    count.select_option("2")  # more than there are of that type
+    expect(kind).to_have_value("t4")
+    count.select_option("0")
+    expect(kind).to_be_hidden()

@@ -168,6 +168,7 @@ def test_uploads_by_button(journey: Journey, tmp_path: Path, picture: Picture) -
     lab.enter(*PROJECT)
     lab.launcher()
     lab.upload(archive)
+    expect(lab.page.get_by_text(f"Uploaded {archive.name}")).to_be_in_viewport(ratio=1)
     picture(lab.page, "upload")
     journey.terminal.run(f"cd '{FOLDER}' && unzip -o {archive.name}")
     assert journey.terminal.run("cat measurements/notes.txt") == "uploaded\n"
