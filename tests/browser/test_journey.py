@@ -304,6 +304,7 @@ def test_finds_files_extension_and_settings(journey: Journey) -> None:
     assert terminal.run(f"cat '{FOLDER}/measurements/notes.txt'") == "uploaded\nedited in VS Code\nand again\n"
     assert terminal.run("cat ~/.zshrc") == ZSHRC
     assert json.loads(terminal.run(f"cat {SETTINGS}"))["editor.fontSize"] == 15
+    terminal.run(f"test -d ~/.local/share/code-server/extensions/lab.{THEME}-1.0.0")
     lab.launcher()
     journey.code = code = lab.code()
     expect(code.window(THEME)).to_be_visible()
