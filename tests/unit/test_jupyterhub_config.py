@@ -24,6 +24,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.hub import (
 )
 from hub_queue import StartQueue
 from hub_signin import PasswordAuthenticator
+from hub_spawner import has_ended
 from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 from jupyterhub.auth import Authenticator
@@ -274,6 +275,25 @@ def test_the_verify_user_alone_chooses_a_node(config: Config) -> None:
     assert "nodeSelector" not in pod(config, VERIFY_USER)["spec"]
     with pytest.raises(HTTPError, match="no option 'node'"):
         pod(config, "ann", node="worker1")
+
+
+@pytest.mark.parametrize(
+    ("deleted", "states", "ended"),
+    [
+        (True, ["running"], False),
+        (True, ["terminated"], True),
+        (True, ["waiting"], True),
+        (True, ["running", "terminated"], False),
+        (True, [], False),
+        (False, ["waiting"], False),
+        (False, ["terminated"], True),
+        (False, ["running"], False),
+    ],
+)
+def test_a_stop_sees_when_the_containers_have_ended(deleted: bool, states: list[str], ended: bool) -> None:
+    metadata = {"deletionTimestamp": "2026-11-24T09:30:00Z"} if deleted else {}
+    statuses = [{"state": {state: {}}} for state in states]
+    assert has_ended({"metadata": metadata, "status": {"containerStatuses": statuses}}) is ended
 
 
 OFFERED = {

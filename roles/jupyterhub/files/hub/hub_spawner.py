@@ -167,11 +167,21 @@ class LabSpawner(KubeSpawner):
     async def _remove_when_ended(self) -> None:
         key = f"{self.namespace}/{self.pod_name}"
         while pod := self.pod_reflector.pods.get(key):
-            containers = pod["status"].get("containerStatuses") or []
-            if containers and all((container.get("state") or {}).get("terminated") for container in containers):
+            if has_ended(pod):
                 await super().stop(now=True)
                 return
             await asyncio.sleep(POLL_SECONDS)
+
+
+def has_ended(pod: dict[str, Any]) -> bool:
+    """Tell whether the containers of a pod have ended.
+
+    Of a pod that is being deleted, the kubelet may say that a container waits which has ended: it is gone already.
+    """
+    states = [container.get("state") or {} for container in pod["status"].get("containerStatuses") or []]
+    if pod["metadata"].get("deletionTimestamp"):
+        return bool(states) and not any("running" in state for state in states)
+    return bool(states) and all("terminated" in state for state in states)
 
 
 def before_spawn(spawner: KubeSpawner) -> None:
