@@ -95,6 +95,10 @@ class Journey:
     def code(self, code: Code) -> None:
         self._code = code
 
+    def wait_for_line(self, line: str, path: str) -> None:
+        """Wait until a file of the folder has a line: VS Code saves by itself, and shows no sign when it has."""
+        self.terminal.run(f"until grep -qxF '{line}' '{FOLDER}/{path}'; do sleep 0.1; done")
+
     def stopped(self) -> None:
         """Forget what ended with the server."""
         for page in self.person.context.pages:
@@ -217,6 +221,7 @@ def test_edits_a_file_of_the_current_directory_in_vscode(journey: Journey, pictu
     journey.code = code = lab.code()
     assert f"/user/{NAME}/vscode/" in code.page.url
     code.edit("notes.txt", "edited in VS Code\n")
+    journey.wait_for_line("edited in VS Code", "measurements/notes.txt")
     assert journey.terminal.run(f"cat '{FOLDER}/measurements/notes.txt'") == "uploaded\nedited in VS Code\n"
     picture(code.page, "vscode")
 
@@ -228,8 +233,9 @@ def test_opens_vscode_in_a_second_tab(journey: Journey) -> None:
     second.wait()
     second.edit("first.csv", "2,3.5\n")
     journey.code.edit("notes.txt", "and again\n")
+    journey.wait_for_line("2,3.5", "measurements/first.csv")
+    journey.wait_for_line("and again", "measurements/notes.txt")
     tab.close()
-    assert journey.terminal.run(f"tail -qn 1 '{FOLDER}'/measurements/*").split("\n") == ["2,3.5", "and again", ""]
 
 
 @pytest.mark.usefixtures("journey")
