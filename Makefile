@@ -1,7 +1,7 @@
 # All that a person types here. Every target makes its own set-up, on a bare Debian 12 too (as root, or with sudo).
 #   make demo        the lab on this machine: two nodes, NFS homes, a JupyterHub, verified     (about 15 min, later 4)
 #   make demo-down   removes the lab; the homes go only with HOMES=1
-#   make test        check, unit, integration and molecule                                     (about 35 min)
+#   make test        check, unit, integration and molecule                                     (about 45 min)
 #   make check|unit|integration|molecule                 one part of it
 #   make benchmark   times of a cold, a warm and a no-change run, of a start, of k8s_objects
 #   make docs|changelog|build                            variables for docs/admin, release notes, collection archive
@@ -76,7 +76,7 @@ molecule: venv
 	@command -v chromium >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -q --no-install-recommends chromium fonts-wqy-microhei; }
 	@rm -rf $(MOLECULE_EPHEMERAL_DIRECTORY)
-	$(call stage,molecule,25 min,molecule --base-config molecule/shared/base.yml test $(SCENARIOS:%=--scenario-name %))
+	$(call stage,molecule,25 min; the first time 35,molecule --base-config molecule/shared/base.yml test $(SCENARIOS:%=--scenario-name %))
 
 # integration comes last: its API server is the one that molecule's bundle has built.
 test: fresh check unit molecule integration times
