@@ -18,6 +18,7 @@ import requests
 CONFIG = Path(__file__).with_name("jupyterhub_config.py")
 PASSWORD = "Test-password-4711"  # of every user
 TOKEN = "0123456789abcdef0123456789abcdef"  # of the service `verify`
+STOP_SECONDS = 120  # it first stops the servers that run, one after the other
 DEADLINE_SECONDS = 60
 PAGES: dict[str, Any] = {
     "site_name": "Physics lab",
@@ -71,7 +72,7 @@ def running_hub(directory: Path, proxy_command: str, config: Path = CONFIG, **ex
         yield url
     finally:
         hub.send_signal(signal.SIGTERM)
-        hub.wait(timeout=30)
+        hub.wait(timeout=STOP_SECONDS)
 
 
 def wait_until_up(url: str, hub: subprocess.Popen[bytes], directory: Path) -> None:

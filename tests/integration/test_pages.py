@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -75,9 +76,12 @@ def hub(tmp_path_factory: pytest.TempPathFactory, proxy_command: str) -> Iterato
     directory = tmp_path_factory.mktemp("pages")
     guide = directory / "guide"
     guide.mkdir()
-    for name, text in user_guide(SETTINGS, str(ROOT / "docs/user-guide"))["data"].items():
+    config_map = user_guide(SETTINGS, str(ROOT / "docs/user-guide"))
+    for name, text in config_map["data"].items():
         (guide / name).write_text(text)
-    (guide / "home.png").write_bytes(PICTURE)
+    for name, data in config_map["binaryData"].items():
+        (guide / name).write_bytes(base64.b64decode(data))
+    (guide / "one.png").write_bytes(PICTURE)
     environment = {"TEST_HUB_SETTINGS": json.dumps(SETTINGS), "JHOK_GUIDE_DIR": str(guide)}
     config = Path(__file__).with_name("pages_config.py")
     with running_hub(directory, proxy_command, config, **environment) as url:
@@ -276,6 +280,6 @@ def test_the_guide_is_for_everybody_in_both_languages(hub: Hub, pages: dict[str,
         assert heading in text
         assert f'<main class="jhok-guide" lang="{language}">' in text
         assert Loads(response).links >= {f"{hub.url}/hub/guide/en", f"{hub.url}/hub/guide/zh"}
-    assert hub.get("/hub/guide/images/home.png").content == PICTURE
+    assert hub.get("/hub/guide/images/one.png").content == PICTURE
     assert hub.get("/hub/guide/images/none.png").status_code == 404
     assert hub.get("/hub/guide/fr").status_code == 404
