@@ -25,6 +25,7 @@ GUIDE_DIR = "/srv/guide"
 HUB_SECRETS = {
     "cookie-secret": "hex",
     "crypt-key": "hex",
+    "dashboards-token": "hex",
     "metrics-token": "hex",
     "proxy-auth-token": "alphanumeric",
     "verify-token": "hex",
@@ -42,7 +43,9 @@ class HubSettings(TypedDict):
     namespace: made by role `storage`, which also makes the two claims.
     site_name: shown on the sign-in page.
     notice, contact: plain text that people see; may be empty.
-    dashboards_url: linked for people; may be empty.
+    dashboards_url: linked for people, who are known there by their sign-in at the hub; may be empty.
+    dashboards_viewers: `users` or `admins`.
+    scraper_cidrs: networks from which the proxy's figures may be read.
     url: where people reach the hub, without a slash at the end.
     images: references by name: `hub`, `proxy` and those that environments name.
     node_port: port of every node on which the hub is reached.
@@ -63,6 +66,8 @@ class HubSettings(TypedDict):
     notice: str
     contact: str
     dashboards_url: str
+    dashboards_viewers: str
+    scraper_cidrs: list[str]
     url: str
     images: dict[str, str]
     node_port: int
@@ -96,6 +101,7 @@ CONFIG_KEYS = (
     "notice",
     "contact",
     "dashboards_url",
+    "dashboards_viewers",
     "url",
     "auth",
     "github",
@@ -256,6 +262,7 @@ def hub_objects(settings: HubSettings, files: Mapping[str, bytes], secrets: Mapp
         _proxy_deployment(settings, _digest(secret_data["proxy-auth-token"])),
         _service(settings, "hub", "hub", {"name": "http", "port": 8081, "targetPort": "http"}),
         _service(settings, "proxy-api", "proxy", {"name": "api", "port": 8001, "targetPort": "api"}),
+        _service(settings, "proxy-metrics", "proxy", {"name": "metrics", "port": 8002, "targetPort": "metrics"}),
         _service(
             settings,
             "proxy-public",
@@ -473,6 +480,8 @@ def _proxy_deployment(settings: HubSettings, checksum: str) -> Object:
             "--port=8000",
             "--api-ip=0.0.0.0",
             "--api-port=8001",
+            "--metrics-ip=0.0.0.0",
+            "--metrics-port=8002",
             "--default-target=http://hub:8081",
             "--error-target=http://hub:8081/hub/error",
         ],
@@ -482,7 +491,7 @@ def _proxy_deployment(settings: HubSettings, checksum: str) -> Object:
                 "valueFrom": {"secretKeyRef": {"name": "hub", "key": "proxy-auth-token"}},
             }
         ],
-        "ports": [_port("http", 8000), _port("api", 8001)],
+        "ports": [_port("http", 8000), _port("api", 8001), _port("metrics", 8002)],
         "resources": settings["proxy_resources"],
         "livenessProbe": _probe("/_chp_healthz", "http", initialDelaySeconds=60, periodSeconds=10, failureThreshold=30),
         "readinessProbe": _probe("/_chp_healthz", "http", periodSeconds=2, failureThreshold=1000),
@@ -543,12 +552,17 @@ def _network_policies(settings: HubSettings) -> list[Object]:
         }
 
     allowed = [{"to": [{"ipBlock": {"cidr": cidr}}]} for cidr in settings["user_allowed_cidrs"]]
+    scrapers = [{"ipBlock": {"cidr": cidr}} for cidr in settings["scraper_cidrs"]]
     return [
         # The hub reaches users' servers and the API server, whose address no policy can name.
-        policy("hub", [{"from": [proxy, user], "ports": ports(8081)}], [dns, world(METADATA_CIDR)]),
+        policy("hub", [{"from": [proxy, user, *scrapers], "ports": ports(8081)}], [dns, world(METADATA_CIDR)]),
         policy(
             "proxy",
-            [{"ports": ports(8000)}, {"from": [hub], "ports": ports(8001)}],
+            [
+                {"ports": ports(8000)},
+                {"from": [hub], "ports": ports(8001)},
+                *([{"from": scrapers, "ports": ports(8002)}] if scrapers else []),
+            ],
             [dns, {"to": [hub], "ports": ports(8081)}, {"to": [user], "ports": ports(8888)}],
         ),
         policy(

@@ -7,7 +7,7 @@ import base64
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +42,7 @@ from traitlets.config.loader import PyFileConfigLoader
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "roles" / "jupyterhub" / "files" / "hub" / "jupyterhub_config.py"
-LAB = yaml.safe_load((ROOT / "tests" / "unit" / "golden" / "hub" / "lab-settings.yml").read_text())
+LAB: Any = yaml.safe_load((ROOT / "tests" / "unit" / "golden" / "hub" / "lab-settings.yml").read_text())
 CLASSES = {
     cls.__name__: cls
     for cls in (
@@ -59,26 +59,39 @@ PASSWORD = "correct horse"
 STARTED = datetime(2026, 11, 24, 9, 30)  # as the hub's database has it: UTC without a zone
 
 
+ConfigOf = Callable[[Path, dict[str, Any]], Config]
+
+
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
-    """Lay settings and secrets out as the pod's volume does, and load the file."""
-    directory = tmp_path_factory.mktemp("etc")
-    (directory / "secrets").mkdir()
-    (directory / "settings.json").write_text(hub_config(LAB))
-    values = {entry["name"]: "ab" * 32 for entry in hub_secret_entries(LAB["users"], LAB["admins"], LAB["auth"])}
-    values["jupyterhub/password-hash/ann"] = scrypt_hash(PASSWORD, b"salt")
-    [secret] = hub_secrets(LAB, values)
-    for name, data in secret["data"].items():
-        (directory / "secrets" / name).write_bytes(base64.b64decode(data))
-    cluster = {"name": "none", "cluster": {"server": "https://192.0.2.1"}}  # a manifest is made without asking it
-    context = {"name": "none", "context": {"cluster": "none", "user": "none"}}
-    users = [{"name": "none", "user": {}}]
-    kubeconfig = {"clusters": [cluster], "contexts": [context], "users": users, "current-context": "none"}
-    (directory / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+def config_of() -> Iterator[ConfigOf]:
+    """Lay settings and secrets out in a directory as the pod's volume does, and load the file."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(directory / "kubeconfig"))
-        patch.setenv("JHOK_CONFIG_DIR", str(directory))
-        yield PyFileConfigLoader(str(CONFIG)).load_config()
+
+        def load(directory: Path, settings: dict[str, Any]) -> Config:
+            (directory / "secrets").mkdir()
+            (directory / "settings.json").write_text(hub_config(settings))
+            entries = hub_secret_entries(settings["users"], settings["admins"], settings["auth"])
+            values = {entry["name"]: "ab" * 32 for entry in entries}
+            values["jupyterhub/password-hash/ann"] = scrypt_hash(PASSWORD, b"salt")
+            [secret] = hub_secrets(settings, values)
+            for name, data in secret["data"].items():
+                (directory / "secrets" / name).write_bytes(base64.b64decode(data))
+            cluster = {"name": "none", "cluster": {"server": "https://192.0.2.1"}}  # a manifest is made without it
+            context = {"name": "none", "context": {"cluster": "none", "user": "none"}}
+            users = [{"name": "none", "user": {}}]
+            kubeconfig = {"clusters": [cluster], "contexts": [context], "users": users, "current-context": "none"}
+            (directory / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+            patch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(directory / "kubeconfig"))
+            patch.setenv("JHOK_CONFIG_DIR", str(directory))
+            return PyFileConfigLoader(str(CONFIG)).load_config()
+
+        yield load
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, config_of: ConfigOf) -> Config:
+    """Return the configuration of the lab."""
+    return config_of(tmp_path_factory.mktemp("etc"), LAB)
 
 
 def authenticator(config: Config) -> Authenticator:
@@ -151,10 +164,26 @@ def test_the_application_takes_the_values(config: Config) -> None:
     assert CryptKeeper(config=config).keys == [bytes.fromhex("ab" * 32)]
 
 
+@pytest.mark.parametrize(("viewers", "roles"), [("users", ["user"]), ("admins", [])])
+def test_who_may_look_at_the_dashboards(tmp_path: Path, config_of: ConfigOf, viewers: str, roles: list[str]) -> None:
+    """Admins may by JupyterHub's own role of that name."""
+    loaded = config_of(tmp_path, {**LAB, "dashboards_viewers": viewers}).JupyterHub
+    [service] = [service for service in loaded.services if service["name"] == "dashboards"]
+    assert service["oauth_redirect_uri"] == "http://172.16.0.100:30759/sign-in/callback"
+    opening = [role["name"] for role in loaded.load_roles if "access:services!service=dashboards" in role["scopes"]]
+    assert opening == roles
+
+
+def test_without_dashboards_nobody_signs_in_to_them(tmp_path: Path, config_of: ConfigOf) -> None:
+    loaded = config_of(tmp_path, {**LAB, "dashboards_url": ""}).JupyterHub
+    assert "dashboards" not in [service["name"] for service in loaded.services]
+    assert "user" not in [role["name"] for role in loaded.load_roles]
+
+
 def test_roles_name_services_and_scopes_that_exist(config: Config) -> None:
     services = {service["name"] for service in config.JupyterHub.services}
     for role in config.JupyterHub.load_roles:
-        assert set(role["services"]) <= services
+        assert set(role.get("services", [])) <= services
         _check_scopes_exist(role["scopes"])
     [verify] = [role for role in config.JupyterHub.load_roles if role["name"] == "verify"]
     assert [s for s in verify["scopes"] if not s.endswith(f"!user={VERIFY_USER}")] == ["read:hub"]

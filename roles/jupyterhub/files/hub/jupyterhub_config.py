@@ -73,6 +73,23 @@ c.JupyterHub.load_roles = [
     {"name": "metrics", "services": ["metrics"], "scopes": ["read:metrics"]},
 ]
 
+# --- the dashboards: who looks at them signs in here ---
+if SETTINGS["dashboards_url"]:
+    c.JupyterHub.services.append(
+        {
+            "name": "dashboards",
+            "api_token": secret("dashboards-token"),
+            "oauth_client_id": "service-dashboards",
+            "oauth_redirect_uri": SETTINGS["dashboards_url"].rstrip("/") + "/sign-in/callback",
+            "oauth_no_confirm": True,
+            "display": False,
+        }
+    )
+    viewer_scopes = ["access:services!service=dashboards"]
+    if SETTINGS["dashboards_viewers"] == "users":
+        c.JupyterHub.load_roles.append({"name": "user", "scopes": ["self", *viewer_scopes]})
+    # Admins have access to every service by their own role.
+
 # --- each in its module ---
 for module in (hub_pages, hub_signin, hub_spawner, hub_culler):
     module.configure(c, SETTINGS, secret)
