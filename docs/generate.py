@@ -19,7 +19,18 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 NOTE = "<!-- Made by docs/generate.py from meta/argument_specs.yml; do not edit. -->"
 # In the order of site.yml; roles that are not named follow by name.
-ORDER = ("preflight", "bundle", "images", "nfs_server", "node", "registry", "kubernetes", "storage", "jupyterhub")
+ORDER = (
+    "preflight",
+    "bundle",
+    "images",
+    "nfs_server",
+    "node",
+    "registry",
+    "kubernetes",
+    "storage",
+    "jupyterhub",
+    "monitoring",
+)
 
 
 def generate(root: Path) -> dict[Path, str]:
