@@ -72,7 +72,7 @@ def test_of_cgroups_those_of_containers_are_kept() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a|b", "9lives", "a{b='c'}"])
 def test_an_extra_metric_that_is_none(name: str) -> None:
-    with pytest.raises(ValueError, match="monitoring_extra_metrics: .* is no name of a metric"):
+    with pytest.raises(ValueError, match=r"monitoring_extra_metrics: .* is no name of a metric"):
         jobs(extra_metrics=[name])
 
 
