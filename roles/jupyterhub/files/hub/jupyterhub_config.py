@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import hub_culler
+import hub_metrics
 import hub_pages
 import hub_signin
 import hub_spawner
@@ -91,5 +92,5 @@ if SETTINGS["dashboards_url"]:
     # Admins have access to every service by their own role.
 
 # --- each in its module ---
-for module in (hub_pages, hub_signin, hub_spawner, hub_culler):
+for module in (hub_pages, hub_signin, hub_spawner, hub_culler, hub_metrics):
     module.configure(c, SETTINGS, secret)
