@@ -42,7 +42,7 @@ def test_names(expression: str, names: set[str]) -> None:
 
 @pytest.mark.parametrize("expression", ["sum(a", "a)", "sum(a]", 'a{b="c}', "a{b='c\n'}", "a ! b", "a[5m", "a & b"])
 def test_what_is_no_promql_is_refused(expression: str) -> None:
-    with pytest.raises(ValueError, match="without|not PromQL"):
+    with pytest.raises(ValueError, match=r"without|not PromQL"):
         metric_names(expression)
 
 
