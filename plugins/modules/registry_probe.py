@@ -8,8 +8,8 @@ module: registry_probe
 short_description: Asks the site's registry as a node would
 version_added: 0.1.0
 description:
-  - Asks whether the registry answers, has every image of the bundle, refuses to be written, and keeps its write side to
-    itself.
+  - Asks whether the registry answers, has every image of the bundle, refuses to be written, keeps its write side to
+    itself, and tells its metrics.
   - Leaves nothing behind and never fails by itself; what is wrong is a line with C(ok=false) under RV(probes).
 attributes:
   check_mode:
@@ -29,6 +29,10 @@ options:
     type: list
     elements: dict
     required: true
+  metrics:
+    description: Host and port of the read side's metrics, asked by the machine that may. Default, nobody asks.
+    type: str
+    default: ""
   host:
     description: Name of the asking machine in the report.
     type: str
@@ -66,6 +70,7 @@ probes:
 import http.client
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.jhok.lab.plugins.module_utils.probes import ProbeError, ProbeLog
@@ -89,13 +94,10 @@ class Registry:
 
     def send(self, method: str, path: str) -> tuple[int, Mapping[str, str]]:
         """Return status and headers (names in lower case) of one request."""
-        connection = http.client.HTTPConnection(self.address, timeout=self.timeout)
-        try:
+        with closing(http.client.HTTPConnection(self.address, timeout=self.timeout)) as connection:
             connection.request(method, path, headers={"Accept": ACCEPT})
             response = connection.getresponse()
             return response.status, {name.lower(): value for name, value in response.getheaders()}
-        finally:
-            connection.close()
 
     def answers(self) -> str:
         """Ask for the API's version check."""
@@ -137,6 +139,16 @@ class Registry:
             return f"no connection: {error}"
         raise ProbeError("it accepts connections: anybody in the network can write images")
 
+    def tells(self, metrics: str) -> str:
+        """Ask for the metrics at this address."""
+        with closing(http.client.HTTPConnection(metrics, timeout=self.timeout)) as connection:
+            connection.request("GET", "/metrics")
+            response = connection.getresponse()
+            found = [line for line in response.read().decode().splitlines() if line.startswith("registry_")]
+        if response.status != 200 or not found:
+            raise ProbeError(f"{response.status}, {len(found)} values of the registry")
+        return f"{len(found)} values"
+
 
 def main() -> None:
     """Run the module."""
@@ -145,6 +157,7 @@ def main() -> None:
             "registry": {"type": "str", "required": True},
             "write_port": {"type": "int", "default": 5001},
             "images": {"type": "list", "elements": "dict", "required": True},
+            "metrics": {"type": "str", "default": ""},
             "host": {"type": "str", "required": True},
             "timeout": {"type": "int", "default": 10},
         },
@@ -158,6 +171,8 @@ def main() -> None:
     log.ask(f"HEAD of {len(images)} images at {address} {here}", lambda: registry.has(images))
     log.ask(f"POST of an upload to {address} {here}", registry.refuses_writes)
     log.ask(f"write side {address.rpartition(':')[0]}:{port} {here}", lambda: registry.hides(port))
+    if metrics := module.params["metrics"]:
+        log.ask(f"GET http://{metrics}/metrics {here}", lambda: registry.tells(metrics))
     module.exit_json(changed=False, probes=log.as_dicts())
 
 

@@ -109,7 +109,9 @@ _TAKEN_PORTS = {
     2380: "etcd",
     5000: "the site's registry",
     5001: "the site's registry (write side)",
+    5002: "the site's registry (metrics)",
     6443: "the Kubernetes API",
+    9100: "the node exporter",
     10250: "the kubelet",
 }
 _NODE_PREFIX = 24  # each machine gets a /24 of the pod network

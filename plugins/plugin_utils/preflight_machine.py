@@ -32,12 +32,13 @@ _OURS = {
     "kube-proxy",
     "kube-scheduler",
     "kubelet",
+    "prometheus-node",  # the kernel keeps 15 characters of a name
     "registry",
     "rpcbind",
     "systemd",
 }
-_CONTROL_PORTS = (2379, 2380, 5000, 5001, 6443, 10257, 10259)
-_NODE_PORTS = (10250, 10256)
+_CONTROL_PORTS = (2379, 2380, 5000, 5001, 5002, 6443, 10257, 10259)
+_NODE_PORTS = (9100, 10250, 10256)
 _NFS_PORTS = (111, 2049)
 _MODULES = ("overlay", "br_netfilter")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,9 @@ from typing import Any
 import jinja2
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.jhok.lab.plugins.module_utils.probes import ProbeError
 from ansible_collections.jhok.lab.plugins.modules import registry_push
+from ansible_collections.jhok.lab.plugins.modules.registry_probe import Registry
 
 pytestmark = pytest.mark.integration
 
@@ -56,23 +59,24 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """Run both instances over one directory; return the URLs of the read-only and the writable one."""
+def registry(tmp_path: Path) -> Iterator[tuple[str, str, str]]:
+    """Run both instances over one directory; return their URLs, read-only first, and the address of its metrics."""
     program = shutil.which("docker-registry")
     assert program, "install the packages docker-registry and skopeo"
     environment = jinja2.Environment(autoescape=False)
     environment.filters["to_json"] = json.dumps
     template = environment.from_string(TEMPLATE.read_text())
     urls, processes = [], []
+    metrics = f"127.0.0.1:{free_port()}"
     for readonly in (True, False):
         address = f"127.0.0.1:{free_port()}"
         config = tmp_path / f"readonly-{readonly}.yml"
-        item = {"address": address, "readonly": readonly}
+        item = {"address": address, "readonly": readonly, **({"metrics": metrics} if readonly else {})}
         config.write_text(template.render(item=item, registry_storage_dir=str(tmp_path / "storage")))
         with config.with_suffix(".log").open("w") as log:
             processes.append(subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log))
         urls.append(f"http://{address}")
-    yield urls[0], urls[1]
+    yield urls[0], urls[1], metrics
     for process in processes:
         process.terminate()
         process.wait()
@@ -92,8 +96,8 @@ def push(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:  # noqa: AN
     return run
 
 
-def test_push(tmp_path: Path, registry: tuple[str, str], push: Any) -> None:  # noqa: ANN401
-    pull_url, push_url = registry
+def test_push(tmp_path: Path, registry: tuple[str, str, str], push: Any) -> None:  # noqa: ANN401
+    pull_url, push_url, metrics = registry
     one, two = (make_layout(tmp_path / "layout", name) for name in ("jhok/hub:1", "kubernetes/pause:3.2"))
     assert push(push_url, [one])["pushed"] == ["jhok/hub:1"]
     check = push(push_url, [one, two], check=True)
@@ -113,6 +117,11 @@ def test_push(tmp_path: Path, registry: tuple[str, str], push: Any) -> None:  # 
     assert refused.value.code == 405
     refused.value.close()
     assert "Push of jhok/hub:2" in push(pull_url, [one | {"tag": "2"}])["msg"]
+
+    # It tells how it is used, at an address of its own only.
+    assert re.fullmatch(r"\d+ values", Registry(metrics, timeout=5).tells(metrics))
+    with pytest.raises(ProbeError, match="404"):
+        Registry(metrics, timeout=5).tells(pull_url.removeprefix("http://"))
 
     # A tag that moved is pushed again; a layout that is not the bundle's is told.
     shutil.rmtree(tmp_path / "layout")

@@ -76,6 +76,13 @@ def test_writes_must_be_refused_and_an_upload_that_began_is_ended() -> None:
         registry.refuses_writes()
 
 
+def test_metrics_must_be_there() -> None:
+    with serving({"GET /metrics": (200, {})}) as (registry, _), pytest.raises(ProbeError, match="200, 0 values"):
+        registry.tells(registry.address)
+    with serving({}) as (registry, _), pytest.raises(ProbeError, match="404, 0 values"):
+        registry.tells(registry.address)
+
+
 def test_write_side_must_not_answer() -> None:
     with serving({}) as (registry, _):
         port = int(registry.address.rpartition(":")[2])
