@@ -28,7 +28,7 @@ def runbooks_html(text: str, settings: Mapping[str, Any]) -> str:
 
     Args:
         text: docs/admin/runbooks.md. Links to other documents, which the page has not beside it, become plain text.
-        settings: `site_name`, `url` of the dashboards, `namespace` of monitoring and `hub_namespace`: what commands get.
+        settings: `site_name`, `url` of the dashboards, `namespace` of monitoring and `hub_namespace`, for commands.
 
     """
     for namespace, name in (("jupyterhub", settings["hub_namespace"]), ("monitoring", settings["namespace"])):
