@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-OK, WARNING, CRITICAL = "ok", "warning", "critical"  # levels of a threshold or a word
+LEVELS = OK, WARNING, CRITICAL = ("ok", "warning", "critical")  # of a threshold or a word
 KINDS = ("timeseries", "stat", "gauge", "bar", "table")
 # ratio: 0 to 1, shown as percent; bytes are counted in powers of 1000.
 UNITS = (
@@ -1205,6 +1205,18 @@ def _gpu(_settings: Mapping[str, Any]) -> Dashboard:
             ),
         ),
     )
+
+
+def placed(row: Row) -> list[tuple[Panel, int, int]]:
+    """Return a row's panels with the place of each in it: from left, from top."""
+    places = []
+    x = y = tallest = 0
+    for panel in row.panels:
+        if x + panel.width > COLUMNS:
+            x, y, tallest = 0, y + tallest, 0
+        places.append((panel, x, y))
+        x, tallest = x + panel.width, max(tallest, panel.height)
+    return places
 
 
 def dashboard_queries(dashboards: Sequence[Dashboard]) -> list[tuple[str, Query]]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible_collections.jhok.lab.plugins.plugin_utils.dashboards import (
-    COLUMNS,
     CRITICAL,
     OK,
     WARNING,
@@ -16,6 +15,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.dashboards import (
     Query,
     Row,
     Variable,
+    placed,
     site_dashboards,
 )
 
@@ -103,22 +103,17 @@ def _variable(variable: Variable) -> Object:
 
 
 def _layout(row: Row, names: Iterator[str]) -> Object:
-    """Return a row's grid: from left to right, and on below where the width is used up."""
-    items = []
-    x = y = tallest = 0
-    for panel in row.panels:
-        if x + panel.width > COLUMNS:
-            x, y, tallest = 0, y + tallest, 0
-        items.append(
-            {
-                "x": x,
-                "y": y,
-                "width": panel.width,
-                "height": panel.height,
-                "content": {"$ref": f"#/spec/panels/{next(names)}"},
-            }
-        )
-        x, tallest = x + panel.width, max(tallest, panel.height)
+    """Return a row's grid. `names` yields those of the panels."""
+    items = [
+        {
+            "x": x,
+            "y": y,
+            "width": panel.width,
+            "height": panel.height,
+            "content": {"$ref": f"#/spec/panels/{next(names)}"},
+        }
+        for panel, x, y in placed(row)
+    ]
     return {"kind": "Grid", "spec": {"display": {"title": row.title, "collapse": {"open": True}}, "items": items}}
 
 
