@@ -94,7 +94,6 @@ def _variable(variable: Variable) -> Object:
         "hide": 0,
         "skipUrlSync": False,
         "query": {"query": values, "refId": variable.name},
-        "definition": values,
         "datasource": _SOURCE,
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "multi": True,
