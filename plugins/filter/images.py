@@ -10,10 +10,12 @@ from ansible_collections.jhok.lab.plugins.module_utils import images
 
 
 def _catalogue_images(
-    catalogue: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]]
+    catalogue: Sequence[Mapping[str, Any]],
+    known: Sequence[Mapping[str, Any]],
+    registries: Mapping[str, str] | None = None,
 ) -> list[dict[str, str]]:
     try:
-        return images.catalogue_images(catalogue, {image["name"]: image["key"] for image in known})
+        return images.catalogue_images(catalogue, {image["name"]: image["key"] for image in known}, registries)
     except images.ImageError as error:
         raise AnsibleFilterError(str(error)) from error
 

@@ -18,6 +18,8 @@ LAYOUT_DIR = "images"
 UNKNOWN_DIGEST = "sha256:" + "0" * 64
 
 KUBEADM_DEFAULT_REGISTRY = "registry.k8s.io"
+#: What an image's archive has at its top, and what skopeo calls that form. Docker's own archives have both files.
+ARCHIVES = {"manifest.json": "docker-archive", "index.json": "oci-archive"}
 CNI_PLUGINS = ("bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "tuning")
 
 DEBIAN_VERSION = "v1.20.2"
@@ -339,6 +341,22 @@ def kubeadm_images(listing: str, registry: str) -> list[dict[str, str]]:
     if not images:
         raise BundleError("kubeadm config images list printed no image.")
     return images
+
+
+def archive_form(found: Mapping[str, Any], where: str) -> str:
+    """Return what skopeo calls the form of an image's archive.
+
+    ``found`` maps those names of ARCHIVES that the archive has to their parsed content, ``where`` names it in errors.
+    Raises BundleError when it is no archive of an image, or of several.
+    """
+    for name, form in ARCHIVES.items():
+        if name in found:
+            listed = found[name] if name == "manifest.json" else dict(found[name]).get("manifests")
+            if isinstance(listed, list) and len(listed) == 1:
+                return form
+            count = len(listed) if isinstance(listed, list) else 0
+            raise BundleError(f"{where} holds {count} images. Save the one image that is meant, and nothing else.")
+    raise BundleError(f"{where} is no archive of an image. Write it with podman save or docker save.")
 
 
 def published_sha256(text: str, url: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,6 +73,29 @@ def parent_keys(folder: Path, epoch: str, base: Path | None = None) -> dict[str,
         parent: content_key(parent_folder(folder, parent, base), epoch, base=base)
         for parent in images.parents(containerfile(folder, base))
     }
+
+
+def input_sums(inputs: Mapping[str, str], setting: str = "") -> dict[str, str]:
+    """Return the SHA-256 sum of each file that a build is given, by its name; both are a build argument.
+
+    inputs: paths by name. setting: the variable that they come from, named in errors. Raises ImageError for a name that
+    a Containerfile cannot have and for a file that cannot be read.
+    """
+    sums = {}
+    for name, path in inputs.items():
+        where = setting or f"inputs.{name}"
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise images.ImageError(f"inputs: {name!r} is not a name; use lower-case letters, digits and _")
+        if ":" in path:
+            raise images.ImageError(f"{where}: {path}: podman takes no path with a colon. Give the file another name.")
+        try:
+            with Path(path).open("rb") as stream:
+                sums[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise images.ImageError(
+                f"{where}: {path}: {error.strerror}. Give a file on the control machine."
+            ) from error
+    return sums
 
 
 def content_key(

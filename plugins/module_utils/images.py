@@ -19,12 +19,18 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 REPOSITORY = "localhost/jhok"
 KEY_LABEL = "jhok.lab/key"
 BUILD_MOUNT = "/run/build"
+INPUTS = "inputs"  # folder in it
 # Part of every key: raise it when the way of building changes so that the same folder gives another image.
 RECIPE = 1
 
 VARIANTS = ("essential", "apt", "minbase", "buildd", "required", "important", "standard")
 _NAME = re.compile(r"[a-z0-9]+(?:[._/-][a-z0-9]+)*")
+_COPIED = re.compile(
+    rf"(?:docker://)?(?P<registry>localhost|[\w-]+(?:\.[\w-]+)+|[\w.-]+:\d+)(?P<path>/{_NAME.pattern})"
+    r"(?::(?P<tag>\w[\w.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})"
+)
 _PARENT = re.compile(rf"(?<![\w./-]){re.escape(REPOSITORY)}/({_NAME.pattern})(:[\w.-]+)?")
+_TAG = re.compile(r"\w[\w.-]{0,127}")
 _URL_LOGIN = re.compile(r"(?<=://)[^/\s@'\"]+@")
 # What of `apt-config dump` says how to reach a mirror; the trusted certificates come with the settings' CA bundle.
 _APT_OPTION = re.compile(
@@ -143,30 +149,56 @@ def check_rootfs(data: object, path: str) -> Rootfs:
     return Rootfs(suite, variant, tuple(include))
 
 
-def catalogue_images(catalogue: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> list[dict[str, str]]:
+def catalogue_images(
+    catalogue: Sequence[Mapping[str, Any]], keys: Mapping[str, str], registries: Mapping[str, str] | None = None
+) -> list[dict[str, str]]:
     """Return what module ``bundle`` has to ship of a catalogue (role images, images_catalogue).
 
-    keys: the key of each built image, by its name in the catalogue. Raises ImageError for an entry that cannot be used.
+    keys: the key of each built image, by its name in the catalogue. registries: what stands for a registry, by the
+    registry's name. Raises ImageError for an entry that cannot be used.
     """
     shipped = []
     for entry in catalogue:
         name = check_name(entry["name"])
+        setting = entry.get("setting") or "images_catalogue"
+        image = {"name": f"jhok/{name}"}
         if entry["source"] == "build":
-            tag, source = keys[name], reference(name, keys[name])
             origin = "/".join(filter(None, ("images", entry.get("folder") or name, entry.get("target"))))
+            image |= {"tag": keys[name], "from": reference(name, keys[name]), "origin": origin}
+        elif entry["source"] == "copy":
+            image |= _copied(entry.get("ref") or "", entry.get("tag") or "", setting, registries or {})
         else:
-            source = origin = entry.get("ref") or ""
-            tag = entry.get("tag") or ""
-            if not re.fullmatch(r"docker://\S+@sha256:[0-9a-f]{64}", source):
-                raise ImageError(
-                    f"images_catalogue: {name} has source copy and ref {source!r}; give the image by digest, as "
-                    "docker://registry/name@sha256:..."
-                )
-            if not re.fullmatch(r"\w[\w.-]{0,127}", tag):
-                raise ImageError(f"images_catalogue: {name} has source copy and tag {tag!r}; give its version")
+            path = entry.get("archive") or ""
+            if not path.startswith("/"):
+                raise ImageError(f"{setting}: {name} has source archive and archive {path!r}; give a file's whole path")
+            image |= {"tag": entry.get("tag") or "latest", "from": f"archive:{path}"}
+            image["origin"] = f"archive {path.rpartition('/')[2]}"
+            if entry.get("sha256"):
+                image["sha256"] = entry["sha256"]
+        if not _TAG.fullmatch(image["tag"]):
+            raise ImageError(f"{setting}: {name} has tag {image['tag']!r}; use letters, digits and . _ -")
+        if entry.get("setting"):
+            image["setting"] = setting
         if entry.get("ship"):
-            shipped.append({"name": f"jhok/{name}", "tag": tag, "from": source, "origin": origin})
+            shipped.append(image)
     return shipped
+
+
+def _copied(ref: str, tag: str, setting: str, registries: Mapping[str, str]) -> dict[str, str]:
+    """Return tag, source and origin of an image in a registry; a tag beside the digest is for people alone."""
+    found = _COPIED.fullmatch(ref)
+    if not found:
+        raise ImageError(
+            f"{setting}: {ref!r} names no image for good; give registry, name and digest, as "
+            "registry.example.org/name:1.0@sha256:... (skopeo inspect says the digest)"
+        )
+    registry, path, digest = found["registry"], found["path"], found["digest"]
+    mirror = registries.get(registry, registry).rstrip("/")
+    return {
+        "tag": tag or found["tag"] or digest[-64:-48],
+        "from": f"docker://{mirror}{path}{digest}",
+        "origin": ref.removeprefix("docker://"),
+    }
 
 
 # ---------------------------------------------------------------------------------------------- the machine's settings
@@ -380,12 +412,14 @@ def build_command(
     containerfile: str,
     target: str,
     build_args: Mapping[str, str],
+    inputs: Mapping[str, str],
     build_dir: str,
 ) -> list[str]:
     """Return the ``podman build`` command of an image.
 
     podman: see podman_command. folder: the build's context. containerfile: path of the Containerfile whose parents are
-    pinned. build_dir: the directory on the machine that is seen as /run/build.
+    pinned. inputs: files of the machine, by the name that they have in /run/build/inputs. build_dir: the directory on
+    the machine that is seen as /run/build.
     """
     return [
         *podman,
@@ -396,6 +430,7 @@ def build_command(
         "--network=host",
         "--http-proxy=false",
         f"--volume={build_dir}:{BUILD_MOUNT}:ro",
+        *(f"--volume={path}:{BUILD_MOUNT}/{INPUTS}/{name}:ro" for name, path in sorted(inputs.items())),
         f"--file={containerfile}",
         *([f"--target={target}"] if target else []),
         *(f"--build-arg={arg}={value}" for arg, value in sorted(build_args.items())),

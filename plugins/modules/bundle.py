@@ -100,8 +100,12 @@ options:
           - C(localhost/...) for an image in podman's store, or C(docker://host/name@sha256:...) or
             C(docker://host/name:tag) for one in a registry.
           - A C(docker://) reference is copied once; name another tag or digest to have another image.
+          - C(archive:/path) for a file with one image, as C(podman save) or C(docker save) writes it.
         type: str
         required: true
+      sha256:
+        description: SHA-256 sum of the file that C(archive:) names. When left out, it is not checked.
+        type: str
       origin:
         description: Where it comes from, for people.
         type: str
@@ -177,15 +181,18 @@ changes:
 
 import contextlib
 import fcntl
+import gzip
 import hashlib
 import http.client
 import json
+import lzma
 import os
 import shutil
 import tarfile
 import time
 import urllib.error
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +205,7 @@ TRIES = 3
 #: Beside the manifest: where each entry came from, so that the next run can tell that nothing changed.
 STATE = "sources.json"
 PARTIAL = ".partial"
+COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open}
 SKOPEO = ["skopeo", "--insecure-policy"]  # images are checked by digest; a machine may lack policy.json
 
 
@@ -383,8 +391,12 @@ class Bundle:
     def make_image(self, wanted: dict[str, Any]) -> spec.ImageEntry:
         """Return the entry of an image that is as wanted, copied into the layout when it was not."""
         key, source = spec.image_key(wanted), wanted["from"]
-        local = not source.startswith("docker://")
-        identity = {"image": self.local_id(source)} if local else {"from": source}
+        archive = Path(source.removeprefix("archive:")) if source.startswith("archive:") else None
+        remote = source.startswith("docker://")
+        if archive:
+            identity = self.archive_identity(archive, wanted)
+        else:
+            identity = {"from": source} if remote else {"image": self.local_id(source)}
         known = self.state.setdefault("images", {}).get(key)
         if known and known["identity"] == identity and self.has_image(known["digest"]):
             return spec.image_entry(wanted, self.section, known["digest"], known["size"])
@@ -392,7 +404,7 @@ class Bundle:
         if self.check:
             return spec.image_entry(wanted, self.section, spec.UNKNOWN_DIGEST, 0)
         command = [*SKOPEO, "copy", "--quiet", "--format", "oci", "--dest-compress-format", "zstd"]
-        if not local:
+        if remote:
             command += [
                 "--retry-times",
                 str(TRIES),
@@ -400,14 +412,66 @@ class Bundle:
             ]
             if self.module.params["auth_file"]:
                 command += ["--src-authfile", self.module.params["auth_file"]]
-        command += [f"containers-storage:{source}" if local else source, f"oci:{spec.LAYOUT_DIR}:{key}"]
+        if archive:
+            source = self.archive_source(archive, wanted)
+        elif not remote:
+            source = f"containers-storage:{source}"
+        command += [source, f"oci:{spec.LAYOUT_DIR}:{key}"]
         environment = {"SSL_CERT_FILE": self.module.params["ca_file"]} if self.module.params["ca_file"] else {}
-        what = f"copy image {source}" + (f" ({wanted['setting']})" if wanted.get("setting") else "")
+        what = f"copy image {wanted['from']}" + (f" ({wanted['setting']})" if wanted.get("setting") else "")
         self._run(command, what, cwd=str(self.root), environ_update=environment)
         digest, size = spec.find_in_index(json.loads(self._read(f"{spec.LAYOUT_DIR}/index.json")), key)
         self.state["images"][key] = {"identity": identity, "digest": digest, "size": size}
         self.save_state()
         return spec.image_entry(wanted, self.section, digest, size)
+
+    def archive_identity(self, path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Return what tells one archive from another without reading it."""
+        try:
+            stat = path.stat()
+        except OSError as error:
+            where = wanted.get("setting") or f"image {wanted['name']}"
+            raise spec.BundleError(f"{where}: {path}: {error.strerror}. Give a file on the control machine.") from error
+        return {
+            "archive": str(path),
+            "size": stat.st_size,
+            "mtime_ns": stat.st_mtime_ns,
+            "sha256": wanted.get("sha256"),
+        }
+
+    def archive_source(self, path: Path, wanted: dict[str, Any]) -> str:
+        """Return an archive as skopeo names it, once it has the wanted sum and holds one image."""
+        where = f"{path} ({wanted['setting']})" if wanted.get("setting") else str(path)
+        if wanted.get("sha256"):
+            found = file_sha256(path)
+            if found != wanted["sha256"].lower():
+                raise spec.BundleError(
+                    f"{where} has SHA-256 sum {found}, expected {wanted['sha256']}: it was altered or is another file."
+                )
+        plain = self.root / PARTIAL / "archive"  # a name that skopeo does not split, and never compressed
+        content = {}
+        try:
+            self.decompress(path, plain)
+            with tarfile.open(plain, "r:") as tar:
+                for member in tar:
+                    name = member.name.removeprefix("./")
+                    if name in spec.ARCHIVES and member.isfile():
+                        content[name] = json.load(tar.extractfile(member))  # type: ignore[arg-type]
+        except (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError, ValueError):
+            content = {}
+        return f"{spec.archive_form(content, where)}:{plain.relative_to(self.root)}"
+
+    def decompress(self, path: Path, target: Path) -> None:
+        """Make `target` the tar archive that `path` is or holds."""
+        target.unlink(missing_ok=True)
+        with path.open("rb") as stream:
+            start = stream.read(6)
+        opener = next((opener for magic, opener in COMPRESSED.items() if start.startswith(magic)), None)
+        if opener is None:
+            target.symlink_to(path.resolve())
+            return
+        with opener(path) as packed, target.open("wb") as out:
+            shutil.copyfileobj(packed, out, CHUNK)
 
     def image_blobs(self, digest: str) -> dict[str, int]:
         """Return digest and size of all blobs of an image, its manifest included; KeyError or OSError when damaged."""
@@ -588,7 +652,10 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "default": [],
-                "options": {**dict.fromkeys(("name", "tag", "from", "origin"), needed), "setting": string},
+                "options": {
+                    **dict.fromkeys(("name", "tag", "from", "origin"), needed),
+                    **dict.fromkeys(("sha256", "setting"), string),
+                },
             },
             "kubeadm_registry": string,
             "tls_verify": {"type": "bool", "default": True},

@@ -41,6 +41,13 @@ options:
     description: Values for the Containerfile's C(ARG) lines. They are visible in the image's history, so no secrets.
     type: dict
     default: {}
+  inputs:
+    description:
+      - Files of this machine that the build finds as C(/run/build/inputs/<name>), by name, for what is in no registry.
+      - The SHA-256 sum of each is a build argument of its name. The Containerfile has to declare it (C(ARG <name>))
+        above the step that reads the file, so that another file is another step.
+    type: dict
+    default: {}
   epoch:
     description: Free text, part of the key of this image and all it is built from. Change it to rebuild with the
       newest packages.
@@ -218,7 +225,14 @@ class Builder:
 
     # -- building
 
-    def ensure(self, name: str, folder: Path, target: str = "", build_args: Mapping[str, str] | None = None) -> None:
+    def ensure(
+        self,
+        name: str,
+        folder: Path,
+        target: str = "",
+        build_args: Mapping[str, str] | None = None,
+        inputs: Mapping[str, str] | None = None,
+    ) -> None:
         """Build the image, and first those it is built from, when it is not there; tag it latest."""
         key = image_folders.content_key(folder, self.epoch, target, build_args, self.base)
         tagged, latest = images.reference(name, key), images.reference(name, "latest")
@@ -233,7 +247,7 @@ class Builder:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self.log.unlink(missing_ok=True)
             if containerfile:
-                self._build(name, key, folder, containerfile, target, build_args or {})
+                self._build(name, key, folder, containerfile, target, build_args or {}, inputs or {})
             else:
                 self._make_rootfs(name, key, folder)
         self._run(["podman", "tag", tagged, latest])
@@ -252,10 +266,20 @@ class Builder:
             self._run(images.import_command(name, key, tar))
 
     def _build(
-        self, name: str, key: str, folder: Path, containerfile: str, target: str, build_args: Mapping[str, str]
+        self,
+        name: str,
+        key: str,
+        folder: Path,
+        containerfile: str,
+        target: str,
+        build_args: Mapping[str, str],
+        inputs: Mapping[str, str],
     ) -> None:
         keys = image_folders.parent_keys(folder, self.epoch, self.base)
         with self._build_dir(images.BUILD_MOUNT):
+            (BUILD_DIR / images.INPUTS).mkdir()
+            for given in inputs:  # what the files are mounted over
+                (BUILD_DIR / images.INPUTS / given).touch()
             pinned = BUILD_DIR / "Containerfile"
             pinned.write_text(images.pin_parents(containerfile, keys), encoding="utf-8")
             self._run(
@@ -267,6 +291,7 @@ class Builder:
                     containerfile=str(pinned),
                     target=target,
                     build_args=build_args,
+                    inputs=inputs,
                     build_dir=str(BUILD_DIR),
                 )
             )
@@ -344,7 +369,9 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     name = images.check_name(params["name"])
     folder = Path(params["folder"]).resolve()
+    inputs = {str(key): str(Path(value).resolve()) for key, value in params["inputs"].items()}
     build_args = {str(key): str(value) for key, value in params["build_args"].items()}
+    build_args |= image_folders.input_sums(inputs)
     cache = Path(os.environ.get("JHOK_CACHE_DIR", "~/.cache/jhok-lab")).expanduser()
     builder = Builder(module, Path(params["log_dir"] or cache / "log"))
     key = image_folders.content_key(folder, builder.epoch, params["target"], build_args, builder.base)
@@ -360,7 +387,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         check_tools(module)
         with builder.lock():
             start = time.monotonic()
-            builder.ensure(name, folder, params["target"], build_args)
+            builder.ensure(name, folder, params["target"], build_args, inputs)
         if builder.log:
             result.update(seconds=round(time.monotonic() - start, 1), log=str(builder.log))
         result["image_id"] = image_folders.find(tagged)[0]
@@ -376,6 +403,7 @@ def main() -> None:
             "base_dir": {"type": "path"},
             "target": {"type": "str", "default": ""},
             "build_args": {"type": "dict", "default": {}},
+            "inputs": {"type": "dict", "default": {}},
             "epoch": {"type": "str", "default": ""},
             "mirrors": {
                 "type": "dict",

@@ -32,6 +32,14 @@ options:
         description: Stage of the Containerfile; the last one when not given.
         type: str
         default: ""
+      inputs:
+        description: Files of this machine that the build gets, by name.
+        type: dict
+        default: {}
+      setting:
+        description: Variable that O(images[].inputs) comes from, named when a file is missing.
+        type: str
+        default: ""
   base_dir:
     description: Directory of the images that others are built from and that are not beside their folders.
     type: path
@@ -77,7 +85,8 @@ def describe(
 ) -> dict[str, Any]:
     """Return name, reference and key of an image, and whether it is there and the latest of its name."""
     name = images.check_name(wanted["name"])
-    key = image_folders.content_key(Path(wanted["folder"]).resolve(), epoch, wanted["target"], base=base)
+    sums = image_folders.input_sums(wanted["inputs"], wanted["setting"])
+    key = image_folders.content_key(Path(wanted["folder"]).resolve(), epoch, wanted["target"], sums, base)
     reference = images.reference(name, key)
     _, tags = stored.get(reference, ("", []))
     return {"name": name, "image": reference, "key": key, "present": images.reference(name, "latest") in tags}
@@ -89,6 +98,8 @@ def main() -> None:
         "name": {"type": "str", "required": True},
         "folder": {"type": "path", "required": True},
         "target": {"type": "str", "default": ""},
+        "inputs": {"type": "dict", "default": {}},
+        "setting": {"type": "str", "default": ""},
     }
     module = AnsibleModule(
         argument_spec={

@@ -78,7 +78,8 @@ def ui_summary(settings: Mapping[str, Any]) -> str:
 def grafana_images(settings: Mapping[str, Any]) -> list[Object]:
     """Return the entry of role images' catalogue that brings Grafana's image into the bundle; none for Perses.
 
-    settings: as for chosen_ui. Raises ValueError as that does.
+    settings: as for chosen_ui, and `grafana_archive_sha256`, which may be left out. Raises ValueError as
+    chosen_ui does.
     """
     given = given_sources(settings)
     if chosen_ui(settings) != "grafana" or given == ["images"]:
@@ -86,7 +87,11 @@ def grafana_images(settings: Mapping[str, Any]) -> list[Object]:
     value = settings[given[0]]
     how: Object = {
         "grafana_image": {"source": "copy", "ref": value},
-        "grafana_archive": {"source": "archive", "archive": value},
+        "grafana_archive": {
+            "source": "archive",
+            "archive": value,
+            "sha256": settings.get("grafana_archive_sha256") or "",
+        },
         "grafana_deb": {"source": "build", "inputs": {"grafana_deb": value}},
     }[given[0]]
     return [{"name": "grafana", **how, "ship": True, "setting": f"monitoring_{given[0]}"}]

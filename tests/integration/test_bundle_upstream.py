@@ -7,27 +7,21 @@ that answers as kubeadm does.
 from __future__ import annotations
 
 import functools
-import gzip
 import hashlib
 import http.server
 import io
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tarfile
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from oci import make_layout, registry_of, skopeo
 
 pytestmark = pytest.mark.integration
 
@@ -37,67 +31,11 @@ PLUGINS = ("bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap
 IMAGES = ["kube-apiserver:v1.33.0", "coredns/coredns:v1.12.0", "pause:3.10"]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def make_layout(path: Path, references: list[str]) -> None:
-    """Write an OCI layout with one tiny image per reference, all on one shared gzip layer as upstream has them."""
-    blobs = path / "blobs/sha256"
-    blobs.mkdir(parents=True)
-
-    def blob(content: bytes, media_type: str) -> dict[str, Any]:
-        digest = hashlib.sha256(content).hexdigest()
-        (blobs / digest).write_bytes(content)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
-
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        member = tarfile.TarInfo("hello")
-        member.size = 5
-        tar.addfile(member, io.BytesIO(b"hello"))
-    diff_id = "sha256:" + hashlib.sha256(stream.getvalue()).hexdigest()
-    layer = blob(gzip.compress(stream.getvalue(), mtime=0), "application/vnd.oci.image.layer.v1.tar+gzip")
-    manifests = []
-    for reference in references:
-        config = {"architecture": "amd64", "os": "linux", "config": {"Labels": {"name": reference}}}
-        config["rootfs"] = {"type": "layers", "diff_ids": [diff_id]}
-        image = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": [layer]}
-        image["config"] = blob(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json")
-        manifests.append(
-            blob(json.dumps(image).encode(), "application/vnd.oci.image.manifest.v1+json")
-            | {"annotations": {"org.opencontainers.image.ref.name": reference}}
-        )
-    (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": manifests}))
-
-
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
-    """Run docker-registry on the loopback address and return its host and port."""
-    program = shutil.which("docker-registry")
-    assert program, "install the packages docker-registry and skopeo"
-    address = f"127.0.0.1:{free_port()}"
-    config = tmp_path / "registry.yml"
-    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
-    config.write_text(json.dumps({"version": 0.1, "storage": storage, "http": {"addr": address}}))
-    with (tmp_path / "registry.log").open("w") as log:
-        process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            opener.open(f"http://{address}/v2/").close()
-            break
-        except urllib.error.URLError:
-            assert process.poll() is None, (tmp_path / "registry.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    yield address
-    process.send_signal(signal.SIGTERM)
-    process.wait()
+    """Return host and port of an empty registry."""
+    with registry_of(tmp_path) as address:
+        yield address
 
 
 @pytest.fixture
@@ -162,8 +100,8 @@ def test_upstream(tmp_path: Path, mirror: tuple[str, Path], registry: str) -> No
     url, web = mirror
     make_layout(tmp_path / "upstream", IMAGES)
     for image in IMAGES:
-        command = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", "--format", "v2s2"]
-        subprocess.run([*command, f"oci:{tmp_path}/upstream:{image}", f"docker://{registry}/k8s/{image}"], check=True)
+        source, target = f"oci:{tmp_path}/upstream:{image}", f"docker://{registry}/k8s/{image}"
+        skopeo("copy", "-q", "--dest-tls-verify=false", "--format", "v2s2", source, target)
     variables = {
         "bundle_source": "upstream",
         "bundle_kubernetes_version": VERSION,

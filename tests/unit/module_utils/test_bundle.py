@@ -162,3 +162,33 @@ def test_image_blobs() -> None:
     oci: dict[str, Any] = {"config": {"digest": "sha256:c", "size": 1}, "layers": [{"digest": "sha256:l", "size": 2}]}
     assert bundle.image_blobs(oci) == {"sha256:c": 1, "sha256:l": 2}
     assert bundle.blob_path("sha256:c") == "images/blobs/sha256/c"
+
+
+IMAGE = {"Config": "c.json", "RepoTags": ["r:1"], "Layers": []}
+
+
+@pytest.mark.parametrize(
+    ("found", "form"),
+    [
+        ({"manifest.json": [IMAGE]}, "docker-archive"),
+        ({"index.json": {"manifests": [{}]}}, "oci-archive"),
+        ({"index.json": {"manifests": [{}, {}]}, "manifest.json": [IMAGE]}, "docker-archive"),
+    ],
+)
+def test_form_of_an_archive(found: dict[str, object], form: str) -> None:
+    assert bundle.archive_form(found, "a.tar") == form
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ({}, "a.tar is no archive of an image. Write it with podman save"),
+        ({"manifest.json": [IMAGE, IMAGE]}, "a.tar holds 2 images. Save the one"),
+        ({"manifest.json": {"format": 1}}, "a.tar holds 0 images."),
+        ({"index.json": {"manifests": []}}, "a.tar holds 0 images."),
+        ({"index.json": {"schemaVersion": 2}}, "a.tar holds 0 images."),
+    ],
+)
+def test_archives_without_one_image_are_refused(found: dict[str, object], says: str) -> None:
+    with pytest.raises(bundle.BundleError, match=f"^{says}"):
+        bundle.archive_form(found, "a.tar")

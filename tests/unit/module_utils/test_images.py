@@ -265,6 +265,7 @@ def test_build_command() -> None:
         containerfile="/run/b/Containerfile",
         target="kube-proxy",
         build_args={"B": "2", "A": "1"},
+        inputs={"package": "/srv/a package.deb"},
         build_dir="/run/b",
     )
     assert command == [
@@ -275,6 +276,7 @@ def test_build_command() -> None:
         "--network=host",
         "--http-proxy=false",
         "--volume=/run/b:/run/build:ro",
+        "--volume=/srv/a package.deb:/run/build/inputs/package:ro",
         "--file=/run/b/Containerfile",
         "--target=kube-proxy",
         "--build-arg=A=1",
@@ -288,12 +290,16 @@ def test_build_command() -> None:
 DIGEST = "sha256:" + "0" * 64
 
 
+REF = f"reg.example.org/lab/r:4.4@{DIGEST}"
+
+
 def test_catalogue_ships_what_says_so() -> None:
     catalogue = [
         {"name": "tools", "source": "build"},
         {"name": "hub", "source": "build", "ship": True},
         {"name": "gpu", "source": "build", "folder": "singleuser", "target": "cuda", "ship": True},
-        {"name": "r", "source": "copy", "ref": f"docker://reg.example.org/r@{DIGEST}", "tag": "4.4", "ship": True},
+        {"name": "r", "source": "copy", "ref": REF, "setting": "lab_r", "ship": True},
+        {"name": "a", "source": "archive", "archive": "/srv/a: 1.tar", "sha256": "0f", "ship": True},
     ]
     assert images.catalogue_images(catalogue, {"tools": "t", "hub": "h", "gpu": "g"}) == [
         {"name": "jhok/hub", "tag": "h", "from": "localhost/jhok/hub:h", "origin": "images/hub"},
@@ -301,23 +307,53 @@ def test_catalogue_ships_what_says_so() -> None:
         {
             "name": "jhok/r",
             "tag": "4.4",
-            "from": f"docker://reg.example.org/r@{DIGEST}",
-            "origin": f"docker://reg.example.org/r@{DIGEST}",
+            "from": f"docker://reg.example.org/lab/r@{DIGEST}",
+            "origin": REF,
+            "setting": "lab_r",
+        },
+        {
+            "name": "jhok/a",
+            "tag": "latest",
+            "from": "archive:/srv/a: 1.tar",
+            "origin": "archive a: 1.tar",
+            "sha256": "0f",
         },
     ]
 
 
 @pytest.mark.parametrize(
-    ("entry", "says"),
+    ("ref", "tag", "registries", "source", "shipped"),
     [
-        ({"ref": "docker://reg.example.org/r:4", "tag": "4"}, "ref 'docker://reg.example.org/r:4'"),
-        ({"tag": "4"}, "ref ''"),
-        ({"ref": f"docker://reg.example.org/r@{DIGEST}"}, "tag ''"),
+        (REF, "", {}, "reg.example.org/lab/r", "4.4"),
+        (f"docker://{REF}", "5", {}, "reg.example.org/lab/r", "5"),
+        (f"localhost:5000/r@{DIGEST}", "", {}, "localhost:5000/r", "0" * 16),
+        (REF, "", {"reg.example.org": "10.0.0.1:5000/mirror/"}, "10.0.0.1:5000/mirror/lab/r", "4.4"),
+        (REF, "", {"example.org": "10.0.0.1:5000"}, "reg.example.org/lab/r", "4.4"),
     ],
 )
-def test_a_copy_without_digest_or_tag_is_refused(entry: dict[str, str], says: str) -> None:
-    with pytest.raises(ImageError, match=rf"^images_catalogue: r has source copy and {says}"):
-        images.catalogue_images([{"name": "r", "source": "copy", **entry}], {})
+def test_where_a_copy_comes_from(ref: str, tag: str, registries: dict[str, str], source: str, shipped: str) -> None:
+    (image,) = images.catalogue_images(
+        [{"name": "r", "source": "copy", "ref": ref, "tag": tag, "ship": True}], {}, registries
+    )
+    assert (image["from"], image["tag"]) == (f"docker://{source}@{DIGEST}", shipped)
+    assert image["origin"] == ref.removeprefix("docker://")
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"ref": "docker://reg.example.org/r:4"}, "'docker://reg.example.org/r:4' names no image for good"),
+        ({"ref": f"lab/r@{DIGEST}"}, f"'lab/r@{DIGEST}' names no image for good; give registry, "),
+        ({}, "'' names no image for good"),
+        ({"ref": REF, "tag": "4 4"}, "r has tag '4 4'; use letters"),
+        ({"source": "archive"}, "r has source archive and archive ''; give a file's whole path"),
+        ({"source": "archive", "archive": "a.tar"}, "r has source archive and archive 'a.tar'; give"),
+    ],
+)
+def test_a_copy_that_names_no_certain_image_is_refused(entry: dict[str, str], says: str) -> None:
+    for setting in ("images_catalogue", "lab_r"):
+        with pytest.raises(ImageError, match=f"^{setting}: {re.escape(says)}"):
+            images.catalogue_images([{"name": "r", "source": "copy", "setting": setting, **entry}], {})
 
 
 # ---------------------------------------------------------------------------------------------- the folders themselves

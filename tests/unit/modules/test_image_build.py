@@ -91,6 +91,29 @@ def test_key_follows_the_folder_and_what_it_is_built_from(run: Run, folders: Pat
     assert len(keys) == 7
 
 
+def test_key_follows_the_files_that_the_build_is_given(
+    run: Run, folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "a package.deb"
+    package.write_text("one")
+    image = {"name": "jhoktest-app", "folder": str(folders / "jhoktest-app"), "inputs": {"package": str(package)}}
+    one = run(**image)["key"]
+    assert one != key_of(run, folders)
+    with patch_module_args({"images": [image]}), pytest.raises(SystemExit):
+        image_info.main()
+    assert json.loads(capsys.readouterr().out)["images"][0]["key"] == one
+    package.write_text("two")
+    assert run(**image)["key"] != one
+    package.unlink()
+    assert run(**image)["msg"].startswith(f"inputs.package: {package}: No such file or directory.")
+    with patch_module_args({"images": [image | {"setting": "lab_package"}]}), pytest.raises(SystemExit):
+        image_info.main()
+    said = json.loads(capsys.readouterr().out)["msg"]
+    assert said == f"lab_package: {package}: No such file or directory. Give a file on the control machine."
+    assert "takes no path with a colon" in run(**(image | {"inputs": {"package": "/srv/a:b"}}))["msg"]
+    assert "'Package' is not a name" in run(**(image | {"inputs": {"Package": str(package)}}))["msg"]
+
+
 def test_mirrors_and_certificates_are_no_part_of_the_key(run: Run, folders: Path) -> None:
     assert key_of(run, folders) == key_of(
         run, folders, mirrors={"debian": "http://m.example.org/debian"}, ca_file="/none"
@@ -167,7 +190,8 @@ def test_image_info_refuses_a_folder_that_gives_no_image(folders: Path, capsys: 
 def test_documentation_names_every_option() -> None:
     documented = yaml.safe_load(image_build.DOCUMENTATION)["options"]
     assert set(documented) == {
-        "name", "folder", "base_dir", "target", "build_args", "epoch", "mirrors", "ca_file", "log_dir", "state"
+        "name", "folder", "base_dir", "target", "build_args", "inputs", "epoch", "mirrors", "ca_file", "log_dir",
+        "state",
     }  # fmt: skip
     assert set(documented["mirrors"]["suboptions"]) == set(image_build.MIRROR_KEYS)
     for task in yaml.safe_load(image_build.EXAMPLES):

@@ -7,7 +7,7 @@ import yaml
 from ansible_collections.jhok.lab.plugins.plugin_utils import grafana_provisioning as grafana
 
 URL = "http://172.16.0.100:30759"
-IMAGE = "docker.io/grafana/grafana:12.1.0@sha256:" + "a" * 64
+IMAGE = "registry.example.org/grafana/grafana:12.1.0@sha256:" + "a" * 64
 SETTINGS = {
     "images": {"grafana": f"172.16.0.100:5000/jhok/grafana@sha256:{'b' * 64}"},
     "url": URL,
@@ -161,7 +161,10 @@ def test_grafana_without_or_with_two_images_is_refused() -> None:
     ("sources", "how"),
     [
         ({"grafana_image": IMAGE}, {"source": "copy", "ref": IMAGE}),
-        ({"grafana_archive": "/srv/g.tar"}, {"source": "archive", "archive": "/srv/g.tar"}),
+        (
+            {"grafana_archive": "/srv/g.tar", "grafana_archive_sha256": "0f"},
+            {"source": "archive", "archive": "/srv/g.tar", "sha256": "0f"},
+        ),
         ({"grafana_deb": "/srv/g.deb"}, {"source": "build", "inputs": {"grafana_deb": "/srv/g.deb"}}),
     ],
 )
