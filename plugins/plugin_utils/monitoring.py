@@ -12,6 +12,7 @@ import yaml
 from ansible_collections.jhok.lab.plugins.plugin_utils.alertmanager import alertmanager_config, relay_receivers
 from ansible_collections.jhok.lab.plugins.plugin_utils.dashboards import site_dashboards
 from ansible_collections.jhok.lab.plugins.plugin_utils.grafana import grafana_files
+from ansible_collections.jhok.lab.plugins.plugin_utils.grafana_provisioning import SECRETS as GRAFANA_SECRETS
 from ansible_collections.jhok.lab.plugins.plugin_utils.grafana_provisioning import (
     grafana_container,
     grafana_provisioning,
@@ -466,7 +467,7 @@ def _deployment(settings: MonitoringSettings, checksum: str, grafana: Mapping[st
                     "items": [{"key": path.replace("/", "__"), "path": path} for path in sorted(grafana)],
                 },
             },
-            _secret_volume("grafana-password", {"password": "password"}),
+            _secret_volume("grafana-secrets", {name: name for name in GRAFANA_SECRETS}),
         ]
     return {
         "apiVersion": "apps/v1",
