@@ -62,17 +62,17 @@ def chosen_ui(settings: Mapping[str, Any]) -> str:
 
 
 def ui_summary(settings: Mapping[str, Any]) -> str:
-    """Return one line for people: where the dashboards are, which of the two runs, and how to get the other.
+    """Return one line for people: which of the two shows the dashboards, and how to get the other.
 
-    settings: as for chosen_ui, and `url`, where people reach the dashboards.
+    settings: as for chosen_ui. Raises ValueError as that does.
     """
     given = given_sources(settings)
     if chosen_ui(settings) == "grafana":
         setting = "monitoring_images" if given == ["images"] else f"monitoring_{given[0]}"
-        return f"Dashboards: {settings['url']} (Grafana, by {setting}; for Perses set monitoring_ui: perses)"
+        return f"Grafana shows the dashboards, from {setting}. To have Perses instead, set monitoring_ui: perses"
     if given:
-        return f"Dashboards: {settings['url']} (Perses, by monitoring_ui; for Grafana set monitoring_ui: auto)"
-    return f"Dashboards: {settings['url']} (Perses, without a server; for Grafana set one of {_HOW})"
+        return "Perses shows the dashboards, by monitoring_ui. To have Grafana instead, set monitoring_ui: auto"
+    return f"Perses shows the dashboards. To have Grafana instead, set one of {_HOW}"
 
 
 def grafana_images(settings: Mapping[str, Any]) -> list[Object]:
