@@ -157,12 +157,12 @@ def _config(receiver: Receiver) -> dict[str, Any]:
         return {"url": f"http://127.0.0.1:{EXPORTER}/relay/{receiver['name']}", **common}
     if kind == "webhook":
         return {"url": receiver["url"], **common}
-    sign_in = {"auth_username": receiver["username"], "auth_password": receiver["password"]}
+    named = bool(receiver.get("username"))
     return {
         "to": receiver["to"],
         "from": receiver["from"],
         "smarthost": receiver["smarthost"],
-        **(sign_in if receiver.get("username") else {}),
+        **({"auth_username": receiver["username"], "auth_password": receiver["password"]} if named else {}),
         # Here it means STARTTLS, which a connection that is TLS from its first byte does not offer.
         "require_tls": receiver.get("require_tls", True) and not receiver["smarthost"].endswith(f":{_SMTPS}"),
         **common,
