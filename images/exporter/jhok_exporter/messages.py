@@ -106,7 +106,7 @@ def refusal(status: int, body: bytes) -> str:
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or "errcode" not in answer:
-        return f"HTTP status {status}, {cut(body.decode(errors='replace'), 300)}"
+        return f"HTTP status {status}, {cut(' '.join(body.decode(errors='replace').split()), 300)}"
     if answer["errcode"] == 0:
         return ""
     return f"errcode {answer['errcode']}: {cut(str(answer.get('errmsg', '')), 300)}"
