@@ -46,6 +46,15 @@ const DATASOURCES = {
   listGlobalDatasources: async () => [PROMETHEUS],
 };
 
+/** Have what shows one value show that of now: Perses asks for that of a while ago, the longer the range is. */
+function askForNow(client) {
+  const isFixed = () => new URLSearchParams(location.search).has('end');
+  return {
+    ...client,
+    instantQuery: (params, ...more) => client.instantQuery(isFixed() ? params : { ...params, time: undefined }, ...more),
+  };
+}
+
 const queryClient = new QueryClient({
   queryCache: new QueryCache({ onError: (error) => error.status === 401 && signIn() }),
   defaultOptions: { queries: { refetchOnWindowFocus: false, retry: false, networkMode: 'always' } },
@@ -86,13 +95,13 @@ function View({ resource, title, description }) {
   const timeRange = useInitialTimeRange(spec.duration);
   const refreshInterval = useInitialRefreshInterval(spec.refreshInterval);
   return (
-    <DatasourceStoreProvider dashboardResource={resource} datasourceApi={DATASOURCES}>
+    <DatasourceStoreProvider dashboardResource={resource} datasourceApi={DATASOURCES} onCreate={askForNow}>
       <DashboardProviderWithQueryParams initialState={{ isEditMode: false, dashboardResource: resource }}>
         <TimeRangeProviderWithQueryParams initialTimeRange={timeRange} initialRefreshInterval={refreshInterval}>
           <VariableProviderWithQueryParams initialVariableDefinitions={spec.variables}>
             <Toolbar title={title} description={description} hasVariables={spec.variables?.length > 0} />
             <ErrorBoundary FallbackComponent={ErrorAlert}>
-              <Dashboard />
+              <div className="panels"><Dashboard /></div>
             </ErrorBoundary>
           </VariableProviderWithQueryParams>
         </TimeRangeProviderWithQueryParams>
@@ -110,7 +119,7 @@ export default function DashboardPage({ uid, title, description }) {
   }, [uid]);
   const mode = useMediaQuery('(prefers-color-scheme: dark)', { noSsr: true }) ? 'dark' : 'light';
   const theme = useMemo(() => makeTheme(mode), [mode]);
-  const chartsTheme = useMemo(() => generateChartsTheme(theme, {}), [theme]);
+  const chartsTheme = useMemo(() => generateChartsTheme(theme, { echartsTheme: { grid: { top: 10 } } }), [theme]);
   if (error) return <Message title="The dashboard could not be loaded">{error.message} Load it again in a while.</Message>;
   if (!resource) return <p className="message" role="status">Loading…</p>;
   return (
