@@ -38,6 +38,7 @@ _value:
   elements: dict
 """
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,9 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.prometheus import expecte
 
 
 def _chosen(settings: MonitoringSettings) -> MonitoringSettings:
-    """Return the settings with the page that runs."""
-    return {**settings, "ui": chosen_ui(settings)}
+    """Return the settings with the page that runs, as plain values: YAML's writer takes no others."""
+    plain: MonitoringSettings = json.loads(json.dumps({**settings, "ui": chosen_ui(settings)}))
+    return plain
 
 
 def objects(settings: MonitoringSettings, directory: str, secrets: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -375,7 +375,7 @@ def _containers(settings: MonitoringSettings) -> dict[str, Object]:
             "/healthz",
             {"exporter": "/etc/jhok-exporter", "account": ACCOUNT},
             ("48Mi", "256Mi"),
-            args=["exporter", f"--listen=127.0.0.1:{EXPORTER}"],
+            args=["python", "-m", "jhok_exporter", f"--listen=127.0.0.1:{EXPORTER}"],
             env=[{"name": "NFS_SERVER", "value": settings["nfs_address"]}],
         ),
         "web": _container(
