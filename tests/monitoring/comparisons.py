@@ -1,0 +1,522 @@
+"""What each panel has to show, learnt in another way, and how far off it may be, with the reason.
+
+A panel's queries are judged in their order. Prometheus' own word is taken for what was before the activity only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import linear_regression
+
+from activity import BURNER, FILL, HUB_REQUESTS, MOVER
+from facts import Facts, in_of, out_of
+from lab import Visitor
+
+DAY, YEAR = 86400, 365 * 86400
+RECEIVED, SENT = 0, 1
+SPAWN_EDGES = (0, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 180, 300, 600)  # of the hub's histogram, in seconds
+
+
+@dataclass(frozen=True)
+class Band:
+    """Where a figure has to be; `told` is what the other way says."""
+
+    told: float
+    low: float
+    high: float
+
+
+Key = str | tuple[str, ...]
+Bands = Mapping[Key, Band]
+
+
+@dataclass(frozen=True)
+class Case:
+    """The lab at one moment, and Prometheus' answers of before the activity."""
+
+    facts: Facts
+    visitor: Visitor
+
+    def before(self, expression: str, label: str) -> dict[str, float]:
+        """Return what was told, by a label, before the users did anything: theirs of an earlier run within the day."""
+        found = self.visitor.query(expression, self.facts.activity.before)
+        return {labels.get(label, ""): value for labels, value in found}
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a panel is judged: its series by `labels`, each query by a function; why it may be off so far."""
+
+    labels: tuple[str, ...]
+    why: str
+    bands: tuple[Callable[[Case], Bands], ...]
+
+
+def about(value: float, share: float = 0.0, plus: float = 0.0) -> Band:
+    """Return a band of `share` of a figure and `plus` to both sides."""
+    width = abs(value) * share + plus
+    return Band(value, value - width, value + width)
+
+
+def exactly(value: float) -> Band:
+    return Band(value, value, value)
+
+
+def between(low: float, high: float, told: float | None = None) -> Band:
+    return Band(low if told is None else told, low, high)
+
+
+def around(ends: tuple[float, float], share: float = 0.0, plus: float = 0.0) -> Band:
+    """Return a band around a range of figures."""
+    low, high = ends
+    return Band((low + high) / 2, low * (1 - share) - plus, high * (1 + share) + plus)
+
+
+def wide(seconds: list[float], times: float = 20) -> Band:
+    """Return a band for a time that depends on who asks and when: `times` the slowest answer to us at most."""
+    ordered = sorted(seconds)
+    return Band(ordered[len(ordered) // 2], 0, ordered[-1] * times)
+
+
+def one(band: Band) -> Bands:
+    """Return the band of a query that has one answer."""
+    return {"": band}
+
+
+def each(figures: Mapping[Key, float], share: float = 0.0, plus: float = 0.0) -> Bands:
+    """Return a band around each figure."""
+    return {key: about(value, share, plus) for key, value in figures.items()}
+
+
+# ------------------------------------------------------------------ what several panels show
+
+
+def processors(case: Case) -> Bands:
+    return each(case.facts.processors, plus=0.06)
+
+
+def memory(case: Case) -> Bands:
+    return each(case.facts.memory, plus=0.02)
+
+
+def mean_of(figures: Mapping[str, float]) -> float:
+    return sum(figures.values()) / len(figures)
+
+
+def fullest_disk(case: Case) -> Bands:
+    return each(case.facts.fullest, plus=0.01)
+
+
+def homes_disk(case: Case) -> Bands:
+    size, free = case.facts.homes_disk
+    return one(about(1 - free / size, plus=0.01))
+
+
+def servers(case: Case) -> Bands:
+    return one(exactly(case.facts.servers))
+
+
+def users_cpu(case: Case) -> Bands:
+    return each(case.facts.user_rate(lambda figures: figures["cpu"]), 0.12, 0.03)
+
+
+def users_memory(case: Case) -> Bands:
+    return {user: around(ends, 0.1, 5e6) for user, ends in case.facts.user_range("memory").items()}
+
+
+def users_share_of_limit(case: Case) -> Bands:
+    limits = case.facts.limits()
+    return {
+        user: around((low / limits[user], high / limits[user]), 0.1, 0.01)
+        for user, (low, high) in case.facts.user_range("memory").items()
+    }
+
+
+def users_rate(direction: int) -> Callable[[Case], Bands]:
+    return lambda case: each(case.facts.user_rate(lambda figures: figures["network"][direction]), 0.15, 2000)
+
+
+def all_users_rate(direction: int) -> Callable[[Case], Bands]:
+    def bands(case: Case) -> Bands:
+        rates = case.facts.user_rate(lambda figures: figures["network"][direction])
+        return one(about(sum(rates.values()), 0.15, 4000))
+
+    return bands
+
+
+def day_metric(direction: int) -> str:
+    return f"user:network_{'receive' if direction == RECEIVED else 'transmit'}_bytes:increase1d"
+
+
+def traffic_of_day(case: Case, direction: int) -> dict[str, tuple[float, float]]:
+    """Return what each user's pods have moved within the day, at the latest and at the moment of the figure.
+
+    The figure is worked out every two minutes.
+    """
+    facts = case.facts
+    before = case.before(day_metric(direction), "user")
+    made = case.visitor.value(f"max(timestamp({day_metric(direction)}))", facts.now)
+    found = {}
+    for user in (BURNER, MOVER):
+        early, late = (facts.moved(user, direction, moment) for moment in (made - 20, made + 5))
+        found[user] = (before.get(user, 0) + early, before.get(user, 0) + late)
+    return found
+
+
+def users_day(direction: int) -> Callable[[Case], Bands]:
+    return lambda case: {user: around(ends, 0.05, 3e6) for user, ends in traffic_of_day(case, direction).items()}
+
+
+def all_users_day(direction: int) -> Callable[[Case], Bands]:
+    def bands(case: Case) -> Bands:
+        ours = traffic_of_day(case, direction)
+        others = sum(
+            value
+            for labels, value in case.visitor.query(day_metric(direction), case.facts.now)
+            if labels["user"] not in ours
+        )
+        ends = (sum(low for low, _ in ours.values()) + others, sum(high for _, high in ours.values()) + others)
+        return one(around(ends, 0.05, 6e6))
+
+    return bands
+
+
+def at_least_day(direction: int) -> Callable[[Case], Bands]:
+    """Return the bands of seven days, which are the last one and whatever was before."""
+
+    def bands(case: Case) -> Bands:
+        found = users_day(direction)(case)
+        return {user: between(band.low, 7 * band.high + 1e12, band.told) for user, band in found.items()}
+
+    return bands
+
+
+def earlier_days(_case: Case) -> Bands:
+    return {"all users": between(0, 1e15)}
+
+
+def budget(case: Case) -> Bands:
+    received, sent = (traffic_of_day(case, direction) for direction in (RECEIVED, SENT))
+    whole = case.facts.site.settings["traffic_budget_gb"] * 1e9
+    return {
+        user: around(tuple((received[user][end] + sent[user][end]) / whole for end in (0, 1)), 0.05, 6e6 / whole)
+        for user in received
+    }
+
+
+def homes(case: Case) -> Bands:
+    return each(case.facts.homes, 0.02, 2e6)
+
+
+def namespaces_rate(direction: int) -> Callable[[Case], Bands]:
+    return lambda case: each(case.facts.namespace_rate(direction), 0.15, 5000)
+
+
+def machines_rate(direction: int) -> Callable[[Case], Bands]:
+    read = (in_of, out_of)[direction]
+    return lambda case: each(case.facts.machine_rate(read), 0.15, 20000)
+
+
+def summed(
+    label: str, direction: int, moved: Callable[[Facts], Mapping[str, float]], days: int
+) -> Callable[[Case], Bands]:
+    """Return the bands of rates summed up: what was told before the activity, and what was counted since.
+
+    A rate over two minutes tells of what moves now a minute later, on average, and not at all of what moves in the
+    first seconds of a pod.
+    """
+    name = f"{label}:network_{'receive' if direction == RECEIVED else 'transmit'}_bytes:rate2m"
+
+    def bands(case: Case) -> Bands:
+        interval = case.facts.site.settings["scrape_interval"]
+        before = case.before(f"sum_over_time({name}[{days}d]) * {interval}", label)
+        return {
+            key: Band(
+                before.get(key, 0) + since,
+                before.get(key, 0) + 0.5 * since - 2e6,
+                before.get(key, 0) + 1.15 * since + 2e6,
+            )
+            for key, since in moved(case.facts).items()
+        }
+
+    return bands
+
+
+def by_rate_and_sum(
+    label: str, moved: Callable[[int], Callable[[Facts], Mapping[str, float]]]
+) -> tuple[Callable[[Case], Bands], ...]:
+    return tuple(summed(label, direction, moved(direction), days) for days in (1, 7) for direction in (RECEIVED, SENT))
+
+
+def counted(what: Callable[[Facts], int], query: str) -> Callable[[Case], Bands]:
+    """Return the band of a count of the last hour or day: what the hub's log tells, and what was before this hub."""
+
+    def bands(case: Case) -> Bands:
+        said = what(case.facts)
+        began = case.facts.component("hub").status.start_time.timestamp()
+        earlier = case.visitor.value(query, began)
+        return one(between(said, said + earlier))
+
+    return bands
+
+
+def known_users(low: Callable[[Facts], int]) -> Callable[[Case], Bands]:
+    return lambda case: one(between(low(case.facts), len(case.facts.users)))
+
+
+def start_times(case: Case) -> Bands:
+    said = case.facts.seconds_said("start")
+    below = max(edge for edge in SPAWN_EDGES if edge <= min(said))
+    above = min(edge for edge in SPAWN_EDGES if edge >= max(said))
+    return one(between(below, above, max(said)))
+
+
+def starts_and_stops() -> tuple[Callable[[Case], Bands], ...]:
+    hour = "round(sum(increase(jupyterhub_server_{}[1h])))"
+    return (
+        counted(
+            lambda facts: len(facts.seconds_said("start")),
+            hour.format('spawn_duration_seconds_count{status="success"}'),
+        ),
+        counted(lambda _facts: 0, hour.format('spawn_duration_seconds_count{status!="success"}')),
+        counted(lambda facts: len(facts.seconds_said("stop")), hour.format("stop_seconds_count")),
+    )
+
+
+def sign_ins(hours: str) -> tuple[Callable[[Case], Bands], ...]:
+    count = f'round(sum(increase(jupyterhub_login_duration_seconds_count{{status="%s"}}[{hours}])))'
+    return (
+        counted(lambda facts: facts.log.count("User logged in: "), count % "success"),
+        counted(lambda facts: facts.log.count("Failed login for "), count % "failure"),
+    )
+
+
+def full_in(case: Case) -> Bands:
+    """Return when the disk is full by the line through all figures of the day, each of which is df's."""
+    found = case.visitor.api("query", query="jhok_homes_filesystem_avail_bytes[1d]", time=case.facts.now)["result"]
+    points = [(float(moment), float(value)) for moment, value in found[0]["values"]]
+    assert abs(points[-1][1] / case.facts.homes_disk[1] - 1) < 0.01, "the free space is not df's"
+    moments, values = zip(*points, strict=True)
+    slope = linear_regression([moment - moments[0] for moment in moments], values).slope
+    return one(about(min(values[-1] / -slope, YEAR) if slope < 0 else YEAR, 0.05))
+
+
+def sizes_age(case: Case) -> Bands:
+    site = case.facts.site
+    changed = float(site.run(site.nfs_server, f"stat -c %.3Y {site.textfiles}/jhok_homes.prom"))
+    newest = max(case.facts.now - changed, 0)
+    return one(between(0, newest + site.homes_interval + 3 * site.settings["scrape_interval"], newest))
+
+
+def restarts(case: Case) -> Bands:
+    """Return the pods that restarted: within the day, no more than at all."""
+    found = case.facts.restarts()
+    return {name: between(0, count) for name, count in found.items()} or {"none": exactly(0)}
+
+
+def requests_by_code(_case: Case) -> Bands:
+    return {"200": between(0.9 * HUB_REQUESTS, HUB_REQUESTS + 10, HUB_REQUESTS)}
+
+
+def api_times(case: Case) -> Bands:
+    return {"LIST": wide(case.facts.api_seconds())}
+
+
+def etcd_times(case: Case) -> Bands:
+    return one(wide(case.facts.writes(case.facts.site.node, "/var/lib/etcd")))
+
+
+def nfs_times(case: Case) -> Bands:
+    return {case.facts.site.settings["nfs_address"]: between(0, 1)}
+
+
+def write_times(case: Case) -> Bands:
+    site = case.facts.site
+    return {site.nfs_server: wide(case.facts.writes(site.nfs_server, f"{site.homes}/.."))}
+
+
+def grown(_case: Case) -> Bands:
+    return {BURNER: about(FILL, 0.03, 3e6), MOVER: between(0, 50e6)}
+
+
+RATE = "cAdvisor reads a pod's counters every 10 to 15 s, so its two minutes are not quite ours"
+LAGGING = f"{RATE}; what a pod has moved before it is first seen does not count"
+BETWEEN = "the figures are some seconds apart"
+BUCKETS = "a quantile is guessed between the edges of a histogram; how long an answer takes depends on who asks"
+HOURLY = "the hub counts its active users when it starts and once an hour"
+LOG = "the hub's log begins with the hub; before it, the count of then stands for itself"
+
+PANELS: dict[str, Check] = {
+    # Lab overview
+    "overview: Alerts": Check((), "Alertmanager's own count", (lambda case: one(exactly(case.facts.alerts)),)),
+    "overview: Hub": Check((), "it answers us", (lambda case: one(exactly(1)) if case.facts.asked() else {},)),
+    "overview: Nodes not ready": Check((), "", (lambda case: one(exactly(case.facts.not_ready)),)),
+    "overview: Silent targets": Check(
+        (), "every unit runs and answers", (lambda case: one(exactly(case.facts.silent)),)
+    ),
+    "overview: Servers running": Check((), "the hub's API", (servers,)),
+    "overview: Processors in use": Check(
+        (), BETWEEN, (lambda case: one(about(mean_of(case.facts.processors), plus=0.06)),)
+    ),
+    "overview: Memory in use": Check((), BETWEEN, (lambda case: one(about(mean_of(case.facts.memory), plus=0.02)),)),
+    "overview: Fullest disk": Check((), BETWEEN, (lambda case: one(about(max(case.facts.disks.values()), plus=0.01)),)),
+    "overview: Homes' disk": Check((), BETWEEN, (homes_disk,)),
+    "overview: Servers over the day": Check((), "the hub's API", (servers,)),
+    "overview: Network traffic of users' servers": Check((), RATE, (all_users_rate(RECEIVED), all_users_rate(SENT))),
+    "overview: Processors": Check(("node",), BETWEEN, (processors,)),
+    "overview: Memory": Check(("node",), BETWEEN, (memory,)),
+    # Hub
+    "hub: Servers running": Check((), "the hub's API", (servers,)),
+    "hub: Users active within a day": Check((), HOURLY, (known_users(lambda _facts: 0),)),
+    "hub: Failed starts within a day": Check(
+        (),
+        LOG,
+        (
+            counted(
+                lambda _facts: 0,
+                'round(sum(increase(jupyterhub_server_spawn_duration_seconds_count{status!="success"}[1d])))',
+            ),
+        ),
+    ),
+    "hub: Failed sign-ins within a day": Check((), LOG, (sign_ins("1d")[1],)),
+    "hub: Users": Check(
+        (),
+        HOURLY,
+        (
+            servers,
+            known_users(lambda _facts: 0),
+            known_users(lambda _facts: 0),
+            lambda case: one(exactly(len(case.facts.users))),
+        ),
+    ),
+    "hub: Starts and stops per hour": Check((), LOG, starts_and_stops()),
+    "hub: Time to start": Check((), BUCKETS, (start_times, start_times)),
+    "hub: Sign-ins per hour": Check((), LOG, sign_ins("1h")),
+    "hub: Time to answer": Check((), BUCKETS, (lambda case: one(wide(case.facts.asked())),) * 2),
+    "hub: Requests to the hub": Check(("code",), "ours, and those of probes and pages", (requests_by_code,)),
+    "hub: Requests through the proxy": Check(
+        (),
+        "ours, and those of pages; kernels open their websockets at the beginning",
+        (
+            lambda _case: one(between(0.9 * HUB_REQUESTS, HUB_REQUESTS + 10, HUB_REQUESTS)),
+            lambda _case: one(between(0, 2)),
+        ),
+    ),
+    "hub: Memory of the hub and its proxy": Check(
+        ("job",),
+        "the largest process of the pod",
+        (lambda case: {name: around(case.facts.largest_process(name), 0.05) for name in ("hub", "proxy")},),
+    ),
+    # Users
+    "users: Users": Check(
+        ("user",),
+        LAGGING,
+        (
+            users_cpu,
+            users_memory,
+            users_share_of_limit,
+            users_day(RECEIVED),
+            users_day(SENT),
+            homes,
+        ),
+    ),
+    "users: CPU": Check(("user",), RATE, (users_cpu,)),
+    "users: Memory": Check(("user",), RATE, (users_memory,)),
+    "users: Received": Check(("user",), RATE, (users_rate(RECEIVED),)),
+    "users: Sent": Check(("user",), RATE, (users_rate(SENT),)),
+    "users: Largest homes": Check(("user",), BETWEEN, (homes,)),
+    # Nodes
+    "nodes: Machines": Check(
+        ("node",),
+        BETWEEN,
+        (
+            processors,
+            memory,
+            fullest_disk,
+            lambda case: each(
+                case.facts.of_machines(lambda watch: watch.at(case.facts.now, lambda s: s["load5"])), plus=0.3
+            ),
+            lambda case: each(case.facts.running()),
+            lambda case: each(case.facts.up_for, plus=10),
+        ),
+    ),
+    "nodes: CPU": Check(("node",), BETWEEN, (processors,)),
+    "nodes: Memory": Check(("node",), BETWEEN, (memory,)),
+    "nodes: Promised to pods": Check(
+        ("node",),
+        "Kubernetes rounds to thousandths of a processor",
+        (
+            lambda case: each(case.facts.promised("cpu"), plus=0.001),
+            lambda case: each(case.facts.promised("memory"), plus=0.001),
+        ),
+    ),
+    "nodes: Network": Check(("node",), BETWEEN, (machines_rate(RECEIVED), machines_rate(SENT))),
+    "nodes: Disk space in use": Check(
+        ("node", "mountpoint"), BETWEEN, (lambda case: each(case.facts.disks, plus=0.01),)
+    ),
+    "nodes: Disk traffic": Check(
+        ("node",),
+        "writes come in bursts, which one of two windows has and the other has not",
+        (
+            lambda case: each(case.facts.drive_rate("read"), 0.3, 1e6),
+            lambda case: each(case.facts.drive_rate("written"), 0.3, 3e6),
+        ),
+    ),
+    "nodes: Containers that restarted within a day": Check(("pod",), "Kubernetes counts them since ever", (restarts,)),
+    "nodes: Time the API server takes": Check(("verb",), BUCKETS, (api_times,)),
+    "nodes: Time etcd takes to write": Check((), BUCKETS, (etcd_times, etcd_times)),
+    "nodes: Certificates expire in": Check(
+        ("node", "certificate"), "whole seconds", (lambda case: each(case.facts.certificates, plus=2),)
+    ),
+    # Homes and NFS
+    "homes: NFS server": Check(
+        (), "servers write into their homes", (lambda case: one(exactly(1)) if case.facts.homes[BURNER] > FILL else {},)
+    ),
+    "homes: Homes' disk": Check((), BETWEEN, (homes_disk,)),
+    "homes: Full in": Check((), "the same line, drawn through the same points by us", (full_in,)),
+    "homes: Sizes are from": Check((), "the file's age, measured again every some seconds", (sizes_age,)),
+    "homes: Time to answer": Check(("server", "node"), "no two requests take as long", (nfs_times, write_times)),
+    "homes: Disk space": Check(
+        (),
+        BETWEEN,
+        (
+            lambda case: one(about(case.facts.homes_disk[0] - case.facts.homes_disk[1], 0.02)),
+            lambda case: one(exactly(case.facts.homes_disk[0])),
+            lambda case: one(about(sum(case.facts.homes.values()), 0.02, 2e6)),
+        ),
+    ),
+    "homes: Largest homes": Check(("user",), BETWEEN, (homes,)),
+    "homes: Homes": Check(("user",), BETWEEN, (homes, grown, lambda case: each(case.facts.files, 0.02, 5))),
+    "homes: Inodes of homes": Check(("user",), BETWEEN, (lambda case: each(case.facts.files, 0.02, 5),)),
+    # Network traffic
+    "traffic: Received now": Check((), RATE, (all_users_rate(RECEIVED),)),
+    "traffic: Sent now": Check((), RATE, (all_users_rate(SENT),)),
+    "traffic: Received within 24 hours": Check((), LAGGING, (all_users_day(RECEIVED),)),
+    "traffic: Sent within 24 hours": Check((), LAGGING, (all_users_day(SENT),)),
+    "traffic: Received": Check(("user",), RATE, (users_rate(RECEIVED),)),
+    "traffic: Sent": Check(("user",), RATE, (users_rate(SENT),)),
+    "traffic: Received by day": Check(
+        ("user",),
+        f"{LAGGING}; of earlier days a new lab has nothing, and an old one no other record",
+        (users_day(RECEIVED), *[earlier_days] * 6, at_least_day(RECEIVED)),
+    ),
+    "traffic: Sent by day": Check(
+        ("user",),
+        f"{LAGGING}; of earlier days a new lab has nothing, and an old one no other record",
+        (users_day(SENT), *[earlier_days] * 6, at_least_day(SENT)),
+    ),
+    "traffic: Share of the budget of 0.2 GB a day": Check(("user",), LAGGING, (budget,)),
+    "traffic: Now, by namespace": Check(("namespace",), RATE, (namespaces_rate(RECEIVED), namespaces_rate(SENT))),
+    "traffic: Traffic by namespace": Check(
+        ("namespace",),
+        "a rate over two minutes is a minute behind, and blind for a pod's first seconds",
+        by_rate_and_sum("namespace", lambda direction: lambda facts: facts.namespace_moved(direction)),
+    ),
+    "traffic: Now, by machine": Check(("node",), BETWEEN, (machines_rate(RECEIVED), machines_rate(SENT))),
+    "traffic: Traffic by machine": Check(
+        ("node",),
+        "a rate over two minutes is a minute behind",
+        by_rate_and_sum("node", lambda direction: lambda facts: facts.machine_moved((in_of, out_of)[direction])),
+    ),
+}

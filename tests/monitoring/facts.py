@@ -1,0 +1,334 @@
+"""The lab at one moment, told by its machines' kernels and files, by Kubernetes and by the hub: never by Prometheus."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from activity import MOVER, Activity, home_sizes
+from ansible_collections.jhok.lab.plugins.plugin_utils.prometheus import ALERTMANAGER
+from kubernetes.utils import parse_quantity
+from lab import Sample, Site, Watch
+
+WINDOW = 120  # seconds over which rates are taken
+LOCAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs")
+# Runs on a machine and prints the seconds of each small write to its disk.
+WRITES = """python3 - <<'END'
+import os, time
+with open("{folder}/.write-test", "wb") as file:
+    for _ in range(20):
+        begin = time.monotonic()
+        file.write(bytes(4096))
+        file.flush()
+        os.fsync(file.fileno())
+        print(time.monotonic() - begin)
+os.remove("{folder}/.write-test")
+END"""
+
+
+def in_of(sample: Sample) -> float:
+    """Return what came in through the machine's own card."""
+    return float(sample["network"]["eth0"][0])
+
+
+def out_of(sample: Sample) -> float:
+    return float(sample["network"]["eth0"][1])
+
+
+class Facts:
+    """All that is known of moment `now`; what is slow to learn is learnt when it is asked for."""
+
+    def __init__(self, site: Site, activity: Activity, watches: dict[str, Watch]) -> None:
+        self.site, self.activity, self.watches = site, activity, watches
+        self.pods = site.pods()
+        self.users = activity.clients["ada"].request("GET", "/hub/api/users").json()
+        self.meminfo = {name: watch.samples[-1]["memory"] for name, watch in watches.items()}
+        self.now = time.time()
+        for watch in watches.values():
+            watch.wait(self.now)
+
+    # ---------------------------------------------------------------- machines
+
+    def of_machines(self, figure: Callable[[Watch], float]) -> dict[str, float]:
+        return {name: figure(watch) for name, watch in self.watches.items()}
+
+    def machine_rate(self, read: Callable[[Sample], float]) -> dict[str, float]:
+        return self.of_machines(lambda watch: watch.rate(self.now, WINDOW, read))
+
+    @property
+    def processors(self) -> dict[str, float]:
+        """Return the share of processors in use."""
+        return self.of_machines(
+            lambda watch: (
+                watch.rate(self.now, WINDOW, lambda sample: sample["cpu"])
+                / watch.rate(self.now, WINDOW, lambda sample: sample["cpu_all"])
+            )
+        )
+
+    @property
+    def memory(self) -> dict[str, float]:
+        """Return the share of memory in use."""
+        return {name: 1 - memory["MemAvailable"] / memory["MemTotal"] for name, memory in self.meminfo.items()}
+
+    @cached_property
+    def disks(self) -> dict[tuple[str, str], float]:
+        """Return the share of each file system in use, by machine and mount point."""
+        found = {}
+        for name in self.site.machines:
+            table = self.site.run(name, "df -B1 --output=fstype,target,size,avail").splitlines()[1:]
+            for kind, target, size, free in (line.split() for line in table):
+                if kind in LOCAL and not target.startswith(
+                    ("/boot", "/run", "/var/lib/kubelet/", "/var/lib/containerd/")
+                ):
+                    found[name, target] = 1 - int(free) / int(size)
+        return found
+
+    @property
+    def fullest(self) -> dict[str, float]:
+        machines = {name for name, _ in self.disks}
+        return {machine: max(used for (name, _), used in self.disks.items() if name == machine) for machine in machines}
+
+    @cached_property
+    def drives(self) -> dict[str, list[str]]:
+        """Return each machine's drives that are no part of others."""
+        other = re.compile(r"(?:loop|ram|zram|sr|dm-|md)")
+        return {
+            name: [drive for drive in self.site.run(name, "ls /sys/block").split() if not other.match(drive)]
+            for name in self.site.machines
+        }
+
+    def drive_rate(self, direction: str) -> dict[str, float]:
+        def of(name: str, watch: Watch) -> float:
+            def read(sample: Sample) -> float:
+                return sum(sample["disks"][drive][direction] for drive in self.drives[name])
+
+            return watch.rate(self.now, WINDOW, read)
+
+        return {name: of(name, watch) for name, watch in self.watches.items()}
+
+    @cached_property
+    def up_for(self) -> dict[str, float]:
+        return {
+            name: float(self.site.run(name, "cat /proc/uptime").split()[0]) - (time.time() - self.now)
+            for name in self.site.machines
+        }
+
+    @cached_property
+    def certificates(self) -> dict[tuple[str, str], float]:
+        """Return how long each certificate lasts, as openssl reads it."""
+        end = "openssl x509 -noout -enddate"
+        command = f"""for file in /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt; do
+          [ -e $file ] && echo "$file $({end} -in $file)"; done
+        for file in /etc/kubernetes/*.conf; do
+          data=$(sed -n 's/.*client-certificate-data: //p' $file)
+          [ -n "$data" ] && echo "$file $(echo $data | base64 -d | {end})"; done
+        file=/var/lib/kubelet/pki/kubelet-client-current.pem; [ -e $file ] && echo "$file $({end} -in $file)"; true"""
+        found = {}
+        for name in self.site.machines:
+            for line in self.site.run(name, command).splitlines():
+                path, _, date = line.partition(" notAfter=")
+                expiry = datetime.strptime(date.replace("GMT", "+0000"), "%b %d %H:%M:%S %Y %z")
+                found[name, path] = expiry.timestamp() - self.now
+        return found
+
+    def writes(self, machine: str, folder: str) -> list[float]:
+        """Return how long small writes to a machine's disk take."""
+        return [float(line) for line in self.site.run(machine, WRITES.format(folder=folder)).split()]
+
+    @cached_property
+    def alerts(self) -> int:
+        """Return how many alerts Alertmanager knows."""
+        ask = "import urllib.request as u; print(u.urlopen('{}').read().decode())"
+        url = f"http://127.0.0.1:{ALERTMANAGER}/api/v2/alerts"
+        return len(json.loads(self.site.run(self.site.node, f'python3 -c "{ask.format(url)}"')))
+
+    @property
+    def not_ready(self) -> int:
+        """Return on how many nodes Kubernetes would start nothing."""
+        conditions = [node.status.conditions for node in self.site.api.list_node().items]
+        return sum(each.type == "Ready" and each.status != "True" for found in conditions for each in found)
+
+    @property
+    def silent(self) -> int:
+        """Return on how many machines the node exporter does not run; the pod's own parts are its readiness'."""
+        unit = "prometheus-node-exporter"
+        return sum(
+            self.site.run(name, f"systemctl is-active {unit} || true").strip() != "active"
+            for name in self.site.machines
+        )
+
+    # ---------------------------------------------------------------- homes
+
+    @cached_property
+    def homes(self) -> dict[str, int]:
+        return home_sizes(self.site)
+
+    @cached_property
+    def files(self) -> dict[str, int]:
+        command = f"cd {self.site.homes} && du -s --inodes -- *"
+        lines = self.site.run(self.site.nfs_server, command).splitlines()
+        return {name: int(count) for count, _, name in (line.partition("\t") for line in lines)}
+
+    @cached_property
+    def homes_disk(self) -> tuple[int, int]:
+        """Return size and free space of the homes' file system."""
+        line = self.site.run(self.site.nfs_server, f"df -B1 --output=size,avail {self.site.homes}").splitlines()[1]
+        size, free = line.split()
+        return int(size), int(free)
+
+    # ---------------------------------------------------------------- pods
+
+    def uid(self, pod: Any) -> str:  # noqa: ANN401
+        """Return what the kubelet calls a pod: of one that comes from a file, the file's hash."""
+        return str((pod.metadata.annotations or {}).get("kubernetes.io/config.hash") or pod.metadata.uid)
+
+    def user_pods(self) -> dict[str, Any]:
+        name = "hub.jupyter.org/username"
+        notes = {pod.metadata.name: pod.metadata.annotations or {} for pod in self.pods}
+        return {notes[pod.metadata.name][name]: pod for pod in self.pods if name in notes[pod.metadata.name]}
+
+    def pod_rate(self, pod: Any, read: Callable[[Sample], float]) -> float:  # noqa: ANN401
+        return self.watches[pod.spec.node_name].rate(self.now, WINDOW, lambda sample: read(self.pod(sample, pod)))
+
+    def pod(self, sample: Sample, pod: Any) -> Sample:  # noqa: ANN401
+        """Return a pod's figures; what has not begun has counted nothing."""
+        nothing = {"cpu": 0, "memory": 0, "largest": 0, "network": (0, 0)}
+        return dict(sample["pods"].get(self.uid(pod), nothing))
+
+    def of_users(self, figure: Callable[[Any], float]) -> dict[str, float]:
+        return {user: figure(pod) for user, pod in self.user_pods().items()}
+
+    def user_rate(self, read: Callable[[Sample], float]) -> dict[str, float]:
+        return self.of_users(lambda pod: self.pod_rate(pod, read))
+
+    def user_range(self, what: str) -> dict[str, tuple[float, float]]:
+        """Return the least and the largest figure of each user's pod within the last half minute."""
+        return {
+            user: self.watches[pod.spec.node_name].range(
+                self.now, 30, lambda sample, pod=pod: self.pod(sample, pod)[what]
+            )
+            for user, pod in self.user_pods().items()
+        }
+
+    def moved(self, user: str, direction: int, moment: float) -> float:
+        """Return the bytes that a user's pod had received (0) or sent (1) at a moment."""
+        pod = self.user_pods()[user]
+        watch = self.watches[pod.spec.node_name]
+        return watch.at(moment, lambda sample: self.pod(sample, pod)["network"][direction])
+
+    def namespace_sums(self, figure: Callable[[Any], float]) -> dict[str, float]:
+        """Return the sum of a figure over the pods with a network of their own, by namespace."""
+        sums: dict[str, float] = {}
+        for pod in self.pods:
+            if not pod.spec.host_network and pod.status.phase == "Running":
+                sums[pod.metadata.namespace] = sums.get(pod.metadata.namespace, 0) + figure(pod)
+        return sums
+
+    def namespace_rate(self, direction: int) -> dict[str, float]:
+        return self.namespace_sums(
+            lambda pod: self.pod_rate(pod, lambda figures: (figures["network"] or (0, 0))[direction])
+        )
+
+    def namespace_moved(self, direction: int) -> dict[str, float]:
+        """Return the bytes since the activity began."""
+
+        def moved(pod: Any) -> float:  # noqa: ANN401
+            watch = self.watches[pod.spec.node_name]
+            begin, end = (
+                watch.at(moment, lambda sample: (self.pod(sample, pod)["network"] or (0, 0))[direction])
+                for moment in (self.activity.before, self.now)
+            )
+            return end - begin
+
+        return self.namespace_sums(moved)
+
+    def machine_moved(self, read: Callable[[Sample], float]) -> dict[str, float]:
+        return self.of_machines(lambda watch: watch.at(self.now, read) - watch.at(self.activity.before, read))
+
+    def running(self) -> dict[str, int]:
+        """Return the number of running pods by node."""
+        counts: dict[str, int] = {}
+        for pod in self.pods:
+            if pod.status.phase == "Running":
+                counts[pod.spec.node_name] = counts.get(pod.spec.node_name, 0) + 1
+        return counts
+
+    def promised(self, resource: str) -> dict[str, float]:
+        """Return the share of each node that its pods have been promised."""
+        room = {node.metadata.name: node.status.allocatable for node in self.site.api.list_node().items}
+        sums: dict[str, float] = dict.fromkeys(room, 0)
+        for pod in self.pods:
+            if pod.status.phase == "Running":
+                for container in pod.spec.containers:
+                    wanted = (container.resources.requests or {}).get(resource, "0")
+                    sums[pod.spec.node_name] += float(parse_quantity(wanted))
+        return {name: value / float(parse_quantity(room[name][resource])) for name, value in sums.items()}
+
+    def limits(self) -> dict[str, float]:
+        """Return the memory that each user's server may have."""
+        return self.of_users(
+            lambda pod: sum(
+                float(parse_quantity((container.resources.limits or {}).get("memory", "0")))
+                for container in pod.spec.containers
+            )
+        )
+
+    def restarts(self) -> dict[str, int]:
+        """Return the restarts of each pod that had any."""
+        counts = {
+            pod.metadata.name: sum(status.restart_count for status in pod.status.container_statuses or [])
+            for pod in self.pods
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    # ---------------------------------------------------------------- the hub
+
+    def component(self, name: str) -> Any:  # noqa: ANN401
+        """Return the hub's or the proxy's pod."""
+        label = "app.kubernetes.io/component"
+        return next(
+            pod
+            for pod in self.pods
+            if pod.metadata.namespace == self.site.namespace and (pod.metadata.labels or {}).get(label) == name
+        )
+
+    def largest_process(self, component: str) -> tuple[float, float]:
+        pod = self.component(component)
+        watch = self.watches[pod.spec.node_name]
+        return watch.range(self.now, 30, lambda sample: self.pod(sample, pod)["largest"])
+
+    @cached_property
+    def log(self) -> str:
+        """Return what the hub has said since it began."""
+        return str(self.site.api.read_namespaced_pod_log(self.component("hub").metadata.name, self.site.namespace))
+
+    def seconds_said(self, what: str) -> list[float]:
+        """Return the seconds that the hub's log says something took."""
+        return [float(seconds) for seconds in re.findall(rf"took ([0-9.]+) seconds to {what}", self.log)]
+
+    @property
+    def servers(self) -> int:
+        return sum(bool((user.get("servers") or {}).get("", {}).get("ready")) for user in self.users)
+
+    def asked(self, path: str = "/hub/api/") -> list[float]:
+        """Return how long the hub takes for some answers."""
+        seconds = []
+        for _ in range(20):
+            begin = time.monotonic()
+            self.activity.clients[MOVER].request("GET", path)
+            seconds.append(time.monotonic() - begin)
+        return seconds
+
+    def api_seconds(self) -> list[float]:
+        """Return how long the API server takes for some answers."""
+        seconds = []
+        for _ in range(10):
+            begin = time.monotonic()
+            self.site.api.list_node()
+            seconds.append(time.monotonic() - begin)
+        return seconds

@@ -1,0 +1,45 @@
+"""Alerts of real causes arrive at a real receiver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from activity import MOVER, Activity
+from lab import Receiver, Site, Visitor, wait_for
+
+UNIT = "prometheus-node-exporter"
+
+
+@pytest.fixture
+def stopped(site: Site) -> Iterator[str]:
+    """Stop the node exporter of a machine that monitoring does not run on."""
+    machine = next(name for name in site.machines if name != site.node)
+    site.run(machine, f"systemctl stop {UNIT}")
+    yield machine
+    site.run(machine, f"systemctl start {UNIT}")
+
+
+def test_arrives(stopped: str, receiver: Receiver, person: Visitor) -> None:
+    silent = "count(up == 0)"
+    wait_for("the overview tells of it", lambda: person.value(silent) == 1, 30)
+
+    def told() -> list[dict[str, object]]:
+        return [alert for alert in receiver.alerts("ExporterStopped", "firing") if alert["labels"]["node"] == stopped]
+
+    alert = wait_for("the alert at the receiver", told, 60)[0]
+    assert alert["annotations"]["summary"] == f"No figures of {stopped}"
+    waiting = {
+        (alert["labels"]["alertname"], alert["labels"].get("node")): alert["state"]
+        for alert in person.api("alerts")["alerts"]
+    }
+    assert waiting["NodeDown", stopped] == "pending", "the product's own rule does not see it"
+
+
+def test_traffic_over_budget_arrives(activity: Activity, receiver: Receiver) -> None:
+    assert activity.receiver.given > 0
+    # Traffic by day is worked out every two minutes, and what is no emergency is told a minute later.
+    wait_for("the overview of traffic", lambda: list(receiver.alerts("UserOverTrafficBudget", "firing")), 240)
+    alert = next(iter(receiver.alerts("UserOverTrafficBudget", "firing")))
+    assert alert["labels"]["user"] == MOVER
+    assert alert["annotations"]["runbook_url"].endswith("/site/runbooks.html#userovertrafficbudget")

@@ -1,0 +1,99 @@
+"""The pages, in a real browser: every panel shows something, and nothing is asked of anybody else."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from activity import BURNER, MOVER
+from lab import Site
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs/admin/images"
+FAILURES = ROOT / ".cache/browser"
+TIMEOUT_MS = 30_000
+HEIGHT = 2600  # a window in which all panels of a dashboard are in sight: what is not in sight is not drawn
+TROUBLE = re.compile(r"no data|error|failed|unknown|not found|invalid", re.IGNORECASE)
+
+
+@pytest.fixture(scope="module")
+def context(site: Site) -> Iterator[BrowserContext]:
+    """Give the browser of a user who is no admin; it finds nothing but the site."""
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.fail("chromium is not installed: apt-get install chromium fonts-wqy-microhei.", pytrace=False)
+    hosts = f"MAP * ~NOTFOUND, EXCLUDE {urlsplit(site.url).hostname}"
+    expect.set_options(timeout=TIMEOUT_MS)
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--no-proxy-server", f"--host-resolver-rules={hosts}"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        context = browser.new_context(viewport={"width": 1280, "height": HEIGHT}, locale="en-GB")
+        context.set_default_timeout(TIMEOUT_MS)
+        yield context
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(site: Site, context: BrowserContext) -> Iterator[Page]:
+    """Give a tab; at the end nothing may have been asked of others, and nothing complained about."""
+    page = context.new_page()
+    origins = tuple(f"{url}/" for url in (site.url, site.hub_url))
+    foreign: list[str] = []
+    complaints: list[str] = []
+    context.on(
+        "request", lambda request: request.url.startswith((*origins, "data:", "blob:")) or foreign.append(request.url)
+    )
+    page.on("console", lambda message: message.type == "error" and complaints.append(f"{page.url}: {message.text}"))
+    page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+    page.goto(f"{site.url}/?orgId=1")
+    page.locator("input[name=username]").fill(MOVER)
+    page.locator("input[name=password]").fill(site.passwords[MOVER])
+    page.locator("#login_submit").click()
+    page.wait_for_url(f"{site.url}/**")
+    yield page
+    assert not foreign, f"pages asked for what is not the site's: {foreign}"
+    assert not complaints, complaints
+
+
+def picture(page: Page, name: str) -> None:
+    """Make a picture for the docs, if that is asked for."""
+    if os.environ.get("JHOK_SCREENSHOTS"):
+        IMAGES.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=IMAGES / f"monitoring-{name}.jpg", type="jpeg", quality=60, full_page=True)
+
+
+def test_start_page_lists_all(site: Site, page: Page) -> None:
+    for dashboard in site.dashboards:
+        expect(page.get_by_role("main").get_by_role("link", name=dashboard.title, exact=True)).to_be_visible()
+    expect(page.get_by_text(MOVER, exact=True).first).to_be_visible()
+    page.set_viewport_size({"width": 1280, "height": 800})
+    picture(page, "start")
+    page.set_viewport_size({"width": 1280, "height": HEIGHT})
+
+
+@pytest.mark.parametrize("uid", ["overview", "hub", "users", "nodes", "homes", "traffic"])
+def test_every_panel_shows_something(site: Site, page: Page, uid: str) -> None:
+    dashboard = next(each for each in site.dashboards if each.uid == uid)
+    page.goto(f"{site.url}/d/{uid}?start=5m")
+    panels = page.locator("[data-testid=panel]")
+    titles = [panel.title for row in dashboard.rows for panel in row.panels]
+    expect(panels).to_have_count(len(titles))
+    for number, title in enumerate(titles):
+        panel = panels.nth(number)
+        expect(panel).to_contain_text(title)
+        expect(panel.locator("canvas, table, [role=grid]").first).to_be_visible()
+    expect(page.get_by_role("progressbar")).to_have_count(0)
+    texts = dict(zip(titles, panels.all_inner_texts(), strict=True))
+    assert not {title: text for title, text in texts.items() if TROUBLE.search(text.replace(title, ""))}
+    if uid in ("users", "traffic"):
+        for title in ("Received", "Sent", "CPU", "Memory"):
+            if title in texts:
+                assert MOVER in texts[title], f"{title} does not name {MOVER}"
+                assert BURNER in texts[title], f"{title} does not name {BURNER}"
+    picture(page, uid)
