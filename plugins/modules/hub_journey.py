@@ -9,7 +9,7 @@ short_description: Uses a JupyterHub as a person would and reports every step
 version_added: 0.1.0
 description:
   - Signs in, starts a server, opens JupyterLab, runs code in a kernel that writes a file, stops, starts again (on
-    another node when there is one), reads the file, stops.
+    another node when there is one), reads the file, stops. With O(closed) it also tries what must not be reached.
   - Removes what it made, also after a failed step, and what an interrupted journey left behind. The user's home
     directory on the NFS server is not its business; a task after it removes that.
   - Never fails by itself; a step that could not be done is a line with O(ignore:ok=false) under RV(probes).
@@ -43,6 +43,11 @@ options:
     description: Namespace of the users' pods.
     type: str
     default: jupyterhub
+  closed:
+    description: Addresses (C(host:port), TCP) that a user's server must not reach; tried on both starts.
+    type: list
+    elements: str
+    default: []
   start_timeout:
     description: Seconds until a server must be ready.
     type: int
@@ -103,6 +108,22 @@ import pathlib
 path = pathlib.Path.home() / {file!r}
 path.write_text({nonce!r})
 print(path.read_text(), sum(range(1000)))
+"""
+# The hub's API is asked for first: a server that reaches nothing at all proves nothing.
+OPEN = """
+import concurrent.futures, os, socket, urllib.parse
+def connects(host, port):
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+hub = urllib.parse.urlsplit(os.environ["JUPYTERHUB_API_URL"])
+ports = {ports!r}
+with concurrent.futures.ThreadPoolExecutor(16) as pool:
+    answers = list(pool.map(lambda port: connects(*port), ports))
+print("hub" if connects(hub.hostname, hub.port or 80) else "nothing")
+print(", ".join("%s:%d" % port for port, answer in zip(ports, answers) if answer))
 """
 READ = """
 import pathlib
@@ -175,6 +196,11 @@ class Journey:
             self.clicks.append(round(time.monotonic() - begin, 3))
         verb = "write" if code is WRITE else "read"
         self._step(f"{verb} a file of the home in a kernel{f' on {place}' if place else ''}", lambda: self._run(code))
+        if self.params["closed"]:
+            asked = f"try {len(self.params['closed'])} closed ports from the server{f' on {place}' if place else ''}"
+            failed = self.failed
+            self._step(asked, self._closed)
+            self.failed = failed  # an open port is no reason not to go on
         self._step("stop the server", self._stop)
 
     def _step(self, asked: str, question: Callable[[], str], check: str | None = None) -> bool:
@@ -244,6 +270,15 @@ class Journey:
             raise ProbeError(f"printed {printed.strip()[:80]!r} instead of {expected!r}")
         return "what was written" if code is READ else "the text and a sum"
 
+    def _closed(self) -> str:
+        ports = [(host, int(port)) for host, _, port in (item.rpartition(":") for item in self.params["closed"])]
+        lines = self.visitor.run(self.user, OPEN.format(ports=ports), self.params["code_timeout"]).splitlines()
+        if lines[:1] != ["hub"]:
+            raise ProbeError("the server does not reach the hub either, so this proves nothing")
+        if len(lines) > 1 and lines[1]:
+            raise ProbeError(f"it reaches {lines[1]}")
+        return "none answers"
+
     def _stop(self) -> str:
         self.visitor.stop_server(self.user, self.params["stop_timeout"])
         self._wait_for_no_pod()
@@ -272,6 +307,7 @@ def main() -> None:
             "service_token": {"type": "str", "required": True, "no_log": True},
             "kubeconfig": {"type": "path"},
             "namespace": {"type": "str", "default": "jupyterhub"},
+            "closed": {"type": "list", "elements": "str", "default": []},
             "start_timeout": {"type": "int", "default": 300},
             "stop_timeout": {"type": "int", "default": 90},
             "code_timeout": {"type": "int", "default": 60},

@@ -6,6 +6,8 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+BRIDGE = "cni0"  # to which the pods of a node are connected
+
 MASQUERADE = """\
 # Pods reach what is outside the cluster under their node's address. Load with: nft -f
 # A table of its own: kube-proxy's rules are in other tables and stay as they are.
@@ -36,7 +38,7 @@ def cni_conflist(pod_cidr: str) -> dict[str, Any]:
         "plugins": [
             {
                 "type": "bridge",
-                "bridge": "cni0",
+                "bridge": BRIDGE,
                 "isGateway": True,
                 "ipMasq": False,  # pod_routes() does it: this one would hide pods from pods on other nodes
                 "hairpinMode": True,  # a pod reaches itself through its own Service

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,20 @@ def test_green_journey_leaves_nothing(hub: tuple[str, Path], password: str) -> N
     assert not result["changed"]
     assert len(result["probes"]) == 13
     assert len(result["click_to_jupyter"]) == 2
+    nothing_stays(url, directory)
+
+
+def test_an_open_port_is_told_and_spoils_nothing_else(hub: tuple[str, Path]) -> None:
+    url, directory = hub
+    closed = f"127.0.0.1:{free_port()}"
+    result = journey(url, closed=[closed])
+    assert failures(result) == []
+    assert [line["got"] for line in result["probes"] if "closed ports" in line["asked"]] == ["none answers"] * 2
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        opened = f"127.0.0.1:{listener.getsockname()[1]}"
+        result = journey(url, closed=[closed, opened])
+    assert failures(result) == [f"try 2 closed ports from the server: it reaches {opened}"] * 2
+    assert len(result["probes"]) == 15
     nothing_stays(url, directory)
 
 
