@@ -60,6 +60,7 @@ GITHUB_CALLBACK = "jupyterhub_github_callback_url"
 GITHUB_ORGANIZATIONS = "jupyterhub_github_organizations"
 GITHUB_TEAMS = "jupyterhub_github_teams"
 USER_LISTS = ("jupyterhub_users", "jupyterhub_admins")
+GUARD_PORTS = "node_guard_ports"
 CIDR_LISTS = ("jupyterhub_user_allowed_cidrs",)
 ENVIRONMENTS, SIZES, GPUS = "jupyterhub_environments", "jupyterhub_sizes", "jupyterhub_gpus"
 IMAGES_CATALOGUE, IMAGES_EXTRA = "images_catalogue", "images_extra"
@@ -92,6 +93,7 @@ READ = (
     GITHUB_ORGANIZATIONS,
     GITHUB_TEAMS,
     *USER_LISTS,
+    GUARD_PORTS,
     *CIDR_LISTS,
     ENVIRONMENTS,
     SIZES,
@@ -420,6 +422,17 @@ def _port_problems(site: Site) -> Iterator[Problem]:
         if port in seen:
             yield site.problem(name, f"{seen[port]} has the same port", "choose another port")
         seen.setdefault(port, name)
+    closed = site.value(GUARD_PORTS)
+    if closed == []:
+        what = "it closes nothing"
+        yield site.problem(GUARD_PORTS, what, "remove it for the usual ports, or set node_guard: false")
+    for number, port in enumerate(closed if isinstance(closed, list) else []):
+        where, item = site.where(GUARD_PORTS), f"{GUARD_PORTS}[{number}]"
+        if str(port) == "6443":
+            what = "pods need Kubernetes' API, which asks who they are"
+            yield Problem(where, item, show(port), what, "remove it")
+        elif str(port).isdigit() and not 0 < int(port) < 65536:
+            yield Problem(where, item, show(port), "not a port", "choose one from 1 to 65535")
 
 
 def _value_problems(site: Site) -> Iterator[Problem]:
