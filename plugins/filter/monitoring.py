@@ -47,10 +47,13 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.dashboards import site_da
 from ansible_collections.jhok.lab.plugins.plugin_utils.grafana_provisioning import chosen_ui, ui_summary
 from ansible_collections.jhok.lab.plugins.plugin_utils.monitoring import (
     MonitoringSettings,
+    alertmanager_text,
     monitoring_objects,
     monitoring_secret_entries,
     monitoring_secrets,
+    prometheus_text,
 )
+from ansible_collections.jhok.lab.plugins.plugin_utils.monitoring_check import rule_files
 from ansible_collections.jhok.lab.plugins.plugin_utils.prometheus import expected_targets
 
 
@@ -85,6 +88,21 @@ def dashboard_names(settings: MonitoringSettings) -> list[str]:
     return [dashboard.uid for dashboard in site_dashboards(settings)]
 
 
+def checked_prometheus(settings: MonitoringSettings) -> str:
+    """Return prometheus.yml."""
+    return prometheus_text(_chosen(settings))
+
+
+def checked_rules(settings: MonitoringSettings) -> dict[str, str]:
+    """Return files for promtool, by what they are of."""
+    return rule_files(_chosen(settings))
+
+
+def checked_alertmanager(settings: MonitoringSettings) -> str:
+    """Return alertmanager.yml, which holds secrets."""
+    return alertmanager_text(_chosen(settings))
+
+
 class FilterModule:
     """Thin wrappers."""
 
@@ -94,6 +112,9 @@ class FilterModule:
             "monitoring_objects": objects,
             "monitoring_secrets": secret_objects,
             "monitoring_secret_entries": entries,
+            "monitoring_prometheus_text": checked_prometheus,
+            "monitoring_rule_files": checked_rules,
+            "monitoring_alertmanager_text": checked_alertmanager,
             "monitoring_targets": expected_targets,
             "monitoring_dashboard_names": dashboard_names,
             "monitoring_ui": chosen_ui,
