@@ -36,6 +36,9 @@ machine:
     memory_mb: {description: Memory in units of 1024 x 1024 bytes., type: int}
     cpus: {description: CPUs that this machine's processes may use., type: int}
     free_gb: {description: "Free space of C(/) and C(/var) in units of 10^9 bytes.", type: dict}
+    disks_gb:
+      description: "Size of each file system on a disk of this machine by where it is mounted, in units of 10^9 bytes."
+      type: dict
     swap: {description: Swap devices and files in use., type: list, elements: str}
     clock_offset: {description: "Seconds that the machine's clock is ahead of O(asked_at).", type: float}
     addresses: {description: IPv4 addresses of all interfaces except loopback., type: list, elements: str}
@@ -48,6 +51,7 @@ machine:
 """
 
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -128,6 +132,25 @@ def _free_gb(path: str) -> float:
     return status.f_bavail * status.f_frsize / 1e9
 
 
+def disks(mounts: str) -> Iterator[str]:
+    """Yield where file systems on disks of this machine are mounted, from the text of /proc/self/mounts.
+
+    Others may be on a server that does not answer, and would be waited for.
+    """
+    for line in mounts.splitlines():
+        device, place, kind = line.split()[:3]
+        if place == "/" or device.startswith("/dev/") or kind == "zfs":
+            yield re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), place)
+
+
+def _size_gb(path: str) -> float:
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return 0
+    return status.f_blocks * status.f_frsize / 1e9
+
+
 def main() -> None:
     """Run the module."""
     spec = {"asked_at": {"type": "float", "required": True}}
@@ -144,6 +167,7 @@ def main() -> None:
             "memory_mb": int(memory) // 1024,
             "cpus": len(os.sched_getaffinity(0)),
             "free_gb": {path: round(_free_gb(path), 2) for path in ("/", "/var")},
+            "disks_gb": {path: round(_size_gb(path), 2) for path in disks(_read("/proc/self/mounts"))},
             "swap": [line.split()[0] for line in _read("/proc/swaps").splitlines()[1:]],
             "clock_offset": round(offset, 1),
             "addresses": _addresses(),

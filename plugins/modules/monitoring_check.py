@@ -138,7 +138,9 @@ def main() -> None:
     refused = faults(output, names)
     if refused:
         listed = "\n".join(f"{number}. {line}" for number, line in enumerate(refused, 1))
-        module.fail_json(msg=f"Prometheus' own tools refuse this. No machine has been changed.\n\n{listed}", tools=tools)
+        module.fail_json(
+            msg=f"Prometheus' own tools refuse this. No machine has been changed.\n\n{listed}", tools=tools
+        )
     if status:
         module.fail_json(msg=f"Prometheus' own tools could not be run: {errors.strip()}", tools=tools)
     module.exit_json(changed=False, tools=tools)

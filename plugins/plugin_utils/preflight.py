@@ -7,6 +7,7 @@ plugin `jhok.lab.preflight`; the rules for machines, which need facts, are in `p
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,16 +15,19 @@ from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from ansible_collections.jhok.lab.plugins.plugin_utils.alertmanager import RECEIVERS, receiver_faults
 from ansible_collections.jhok.lab.plugins.plugin_utils.hub import GITHUB_NAME, USERNAME_PATTERN, VERIFY_USER
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_files import Definition, Scan
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_values import (
     HIDDEN,
+    Fault,
     faults,
     has_secret,
     is_secret,
     nearest,
     show,
 )
+from ansible_collections.jhok.lab.plugins.plugin_utils.rules import OWN_RULES, own_rule_faults
 
 CONTROL = "localhost"  # the control machine, where everything that speaks to the Kubernetes API runs
 
@@ -52,7 +56,7 @@ KUBECONFIG = "kubernetes_kubeconfig"
 IMAGES = "jupyterhub_images"
 HOMES = ("storage_nfs_server", "storage_nfs_path")
 PODS_ON_CONTROL_PLANE = "kubernetes_schedule_on_control_plane"
-NODE_PORTS = ("jupyterhub_node_port",)
+NODE_PORTS = ("jupyterhub_node_port", "monitoring_node_port")
 AUTH = "jupyterhub_auth"
 GITHUB_APP = ("jupyterhub_github_client_id", "jupyterhub_github_client_secret")
 GITHUB_URL = "jupyterhub_github_url"
@@ -69,6 +73,21 @@ URLS = (HUB_URL, "jupyterhub_dashboards_url")
 NOTICE = "jupyterhub_notice"
 IDLE_TIMEOUT, MAX_AGE = "jupyterhub_idle_timeout", "jupyterhub_max_age"
 STOP_WARNING, CHECK_INTERVAL = "jupyterhub_stop_warning", "jupyterhub_idle_check_interval"
+MONITORING, MONITORING_IMAGES, MONITORING_URL = "monitoring_enabled", "monitoring_images", "monitoring_url"
+MONITORING_NODE, MONITORING_PATH = "monitoring_node", "monitoring_storage_path"
+PAGE, PANELS, DASHBOARDS = "monitoring_ui", "monitoring_panels", "monitoring_dashboards"
+GRAFANA = ("monitoring_grafana_image", "monitoring_grafana_archive", "monitoring_grafana_deb")
+RETENTION_DAYS, RETENTION_GB = "monitoring_retention_days", "monitoring_retention_gb"
+EXTRA_METRICS = "monitoring_extra_metrics"
+# What a number of monitoring's may be, and what it would mean otherwise.
+RANGES: dict[str, tuple[float, float, str]] = {
+    "monitoring_scrape_interval": (5, 30, "rates are worked out over two minutes, and need four figures in them"),
+    RETENTION_DAYS: (1, 3650, "nothing could be looked up, or no disk could hold it"),
+    RETENTION_GB: (1, 10000, "Prometheus needs some room to work"),
+    "monitoring_homes_interval": (60, 86400, "measuring would never end, or be no news"),
+    "monitoring_backup_max_age_days": (1, 365, "there would always be an alert, or never one"),
+    "monitoring_traffic_budget_gb": (0, math.inf, "nobody's traffic is below it; 0 is no limit"),
+}
 BUNDLE_SOURCE = "bundle_source"
 BUNDLE_VERSION = "bundle_kubernetes_version"
 READ = (
@@ -100,6 +119,18 @@ READ = (
     GPUS,
     IMAGES_CATALOGUE,
     IMAGES_EXTRA,
+    MONITORING,
+    MONITORING_URL,
+    MONITORING_NODE,
+    MONITORING_PATH,
+    PAGE,
+    *GRAFANA,
+    PANELS,
+    DASHBOARDS,
+    EXTRA_METRICS,
+    OWN_RULES,
+    RECEIVERS,
+    *RANGES,
 )
 
 _NODE_PORT_RANGE = range(30000, 32768)
@@ -127,8 +158,10 @@ _ORGANIZATION = r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}"
 _TEAM = rf"{_ORGANIZATION}:[a-z0-9][a-z0-9._-]*"  # both as in the team's address
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT])")
 _REFERENCE = re.compile(r"\S+@sha256:[0-9a-f]{64}")
+_NO_ENVIRONMENTS = {"hub", "proxy", "prometheus", "exporter", "dashboards", "grafana"}  # images, but not to work in
 _MOST_GPUS = 16  # of one machine, as the largest of today have them
 _DEBIAN_KUBERNETES = "v1.20.2"  # the one version that Debian has the source of
+_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _SECRET_NAME = re.compile(r"(secret|passw(or)?d|token|_pass)$")
 
 
@@ -637,11 +670,11 @@ def _environment_problems(site: Site) -> Iterator[Problem]:
             if name not in images:
                 do = f"add {name}: and its reference by digest"
                 yield Problem(site.where(IMAGES), f"{IMAGES}.{name}", "", "it is missing", do)
-        known = {str(name) for name in images} - {"hub", "proxy"}
+        known = {str(name) for name in images} - _NO_ENVIRONMENTS
     else:
         shipped = [item for _, item in _mappings(site.value(IMAGES_CATALOGUE)) if item.get("ship")]
         extra = site.value(IMAGES_EXTRA)
-        known = {str(item.get("name")) for item in shipped} - {"hub", "proxy"}
+        known = {str(item.get("name")) for item in shipped} - _NO_ENVIRONMENTS
         known |= {str(name) for name in (extra if isinstance(extra, list) else [])}
     for number, item in _mappings(site.value(ENVIRONMENTS)):
         image = item.get("image")
@@ -726,6 +759,63 @@ def _page_problems(site: Site) -> Iterator[Problem]:
         yield site.problem(NOTICE, what, "shorten it, and link or name the place that has the rest")
 
 
+def _monitoring_problems(site: Site) -> Iterator[Problem]:
+    """Judge what monitoring is asked for; PromQL is judged by Prometheus' own tools later."""
+    if site.value(MONITORING) is False:
+        return
+    for name, (low, high, what) in RANGES.items():
+        value = number_of(site.value(name))
+        if value is not None and not low <= value <= high:
+            do = f"write {low:g} or more" if high == math.inf else f"write a number from {low:g} to {high:g}"
+            yield site.problem(name, what, do)
+    if site.value(MANAGE) is False and not site.is_set(MONITORING_IMAGES):
+        what = "an existing cluster has no registry of ours, from which its nodes could pull monitoring's images"
+        do = f"push them to a registry that the nodes reach and set {MONITORING_IMAGES}, or set {MONITORING}: false"
+        yield site.problem(MANAGE, what, do)
+    if site.value(PAGE) == "grafana" and not any(site.value(name) for name in GRAFANA):
+        what = "Grafana is in no package registry, and no source of it is given"
+        yield site.problem(PAGE, what, f"set {', '.join(GRAFANA[:-1])} or {GRAFANA[-1]}, or {PAGE}: perses")
+    url = site.value(MONITORING_URL)
+    parts = _web_address(url) if isinstance(url, str) else None
+    if isinstance(url, str) and (not parts or parts.path or parts.query or parts.fragment):
+        what = "not the address of the dashboards as a browser opens it"
+        yield site.problem(MONITORING_URL, what, "write it as http://172.16.0.100:30759, without a slash at the end")
+    metrics = site.value(EXTRA_METRICS)
+    for number, name in enumerate(metrics if isinstance(metrics, list) else []):
+        if isinstance(name, str) and not _METRIC.fullmatch(name):
+            what, do = "not the name of a metric", "use letters, digits, _ and :, without labels"
+            yield Problem(site.where(EXTRA_METRICS), f"{EXTRA_METRICS}[{number}]", show(name), what, do)
+    dashboards = site.value(DASHBOARDS)
+    if dashboards == []:
+        yield site.problem(DASHBOARDS, "the page would be empty", "name at least one, e.g. overview")
+    yield from _foreign_faults(site, PANELS, _panel_faults(site))
+    yield from _foreign_faults(site, OWN_RULES, own_rule_faults(site.value(OWN_RULES)))
+    yield from _foreign_faults(site, RECEIVERS, receiver_faults(site.value(RECEIVERS)))
+
+
+def _panel_faults(site: Site) -> Iterator[Fault]:
+    dashboards = site.value(DASHBOARDS)
+    for number, panel in _mappings(site.value(PANELS)):
+        path, dashboard = f"{PANELS}[{number}]", panel.get("dashboard")
+        if isinstance(dashboards, list) and dashboard not in dashboards:
+            what, do = f"{DASHBOARDS} has no such dashboard", "add it there, or choose another"
+            yield f"{path}.dashboard", show(dashboard), what, do
+        for key in ("title", "query"):
+            if not str(panel.get(key) or "").strip():
+                yield f"{path}.{key}", "", "it is empty", f"give the panel a {key}"
+
+
+def _foreign_faults(site: Site, name: str, found: Iterable[Fault]) -> Iterator[Problem]:
+    """Yield faults that somebody else found in a variable, but for what its type already says of the same place."""
+    option = site.options.get(name, {})
+    said = {
+        path for path, *_ in (*faults(name, site.value(name), option), *_repetitions(name, site.value(name), option))
+    }
+    for path, shown, what, do in found:
+        if path not in said and path.rpartition(".")[0] not in said:
+            yield Problem(site.where(name), path, shown, what, do)
+
+
 def _web_address(text: str) -> SplitResult | None:
     """Return the parts of an http or https address with a host and no credentials; None for anything else."""
     try:
@@ -778,6 +868,7 @@ _RULES: tuple[Callable[[Site], Iterator[Problem]], ...] = (
     _choice_problems,
     _stop_problems,
     _page_problems,
+    _monitoring_problems,
     _secret_problems,
     _template_problems,
 )

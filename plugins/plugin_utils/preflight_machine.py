@@ -7,8 +7,12 @@ from typing import Any
 
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import (
     MANAGE,
+    MONITORING,
+    MONITORING_NODE,
+    MONITORING_PATH,
     NODE_PORTS,
     PODS_ON_CONTROL_PLANE,
+    RETENTION_GB,
     SIZES,
     Problem,
     Site,
@@ -40,6 +44,7 @@ _OURS = {
 _CONTROL_PORTS = (2379, 2380, 5000, 5001, 5002, 6443, 10257, 10259)
 _NODE_PORTS = (9100, 10250, 10256)
 _NFS_PORTS = (111, 2049)
+_DISK_SHARE = 0.85  # of a disk in use, above which the kubelet deletes images
 _MODULES = ("overlay", "br_netfilter")
 
 Machines = Mapping[str, Mapping[str, Any]]
@@ -63,6 +68,7 @@ def judge_machines(site: Site, machines: Machines, limits: Mapping[str, Any]) ->
         found += _ports(site, host, machine)
     found += _same(machines)
     found += _sizes(site, machines)
+    found += _retention(site, machines)
     return sorted(found, key=lambda p: (p.warning, p.where, p.name, p.what))
 
 
@@ -182,3 +188,21 @@ def _sizes(site: Site, machines: Machines) -> Iterator[Problem]:
                 what = f"no machine can hold it: the largest that takes servers has {there} {unit}"
                 shown = str(size.get(key) or size.get("memory_limit"))
                 yield Problem(site.where(SIZES), f"{SIZES}[{number}].{key}", shown, what, "lower it")
+
+
+def _retention(site: Site, machines: Machines) -> Iterator[Problem]:
+    """Judge whether the disk that holds monitoring's figures is as large as they may become."""
+    node = str(site.value(MONITORING_NODE) or next(iter(site.groups.get("kube_control_plane", [])), ""))
+    path, limit = site.value(MONITORING_PATH), number_of(site.value(RETENTION_GB))
+    if site.value(MONITORING) is False or node not in machines or not path or not limit:
+        return
+    disks = machines[node]["disks_gb"]
+    places = [place for place in disks if f"{path}/".startswith(f"{place.rstrip('/')}/")]
+    place = max(places, key=len, default="")
+    room = disks.get(place, 0) * _DISK_SHARE
+    if place and limit * 1.024**3 > room:
+        what = (
+            f"the disk of {node} at {place} has {disks[place]:.0f} GB, of which "
+            f"{room:.0f} may be in use before the kubelet deletes images"
+        )
+        yield site.problem(RETENTION_GB, what, f"lower it, or set {MONITORING_PATH} to a larger disk of that machine")

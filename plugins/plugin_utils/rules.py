@@ -64,8 +64,8 @@ def rules(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises ValueError for what is wrong with the site's own groups in `own_rule_faults`' eyes.
 
     """
-    for path, what, do in own_rule_faults(settings["rules"]):
-        raise ValueError(f"{path}: {what}. To do: {do}.")
+    for path, shown, what, do in own_rule_faults(settings["rules"]):
+        raise ValueError(f"{path}{f' = {shown}' if shown else ''}: {what}. To do: {do}.")
     return {"groups": [*_groups(settings), *settings["rules"]]}
 
 
@@ -74,8 +74,8 @@ def rules_text(settings: Mapping[str, Any]) -> str:
     return yaml.safe_dump(rules(settings), sort_keys=False, width=1000, allow_unicode=True)
 
 
-def own_rule_faults(groups: object) -> Iterator[tuple[str, str, str]]:
-    """Yield (path, what is wrong, what to do) for the site's own groups where they are not what a reader of them needs.
+def own_rule_faults(groups: object) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (path, shown value, what is wrong, what to do) where the site's own groups are not as a reader needs them.
 
     The rest is promtool's to judge, in its own words.
     """
@@ -86,19 +86,19 @@ def own_rule_faults(groups: object) -> Iterator[tuple[str, str, str]]:
         path = f"{OWN_RULES}[{number}]"
         name, listed = (group.get("name"), group.get("rules")) if isinstance(group, dict) else (None, None)
         if not isinstance(name, str) or not isinstance(listed, list):
-            yield path, "not a group of rules", "write a mapping with name: and rules:, a list"
+            yield path, "", "not a group of rules", "write a mapping with name: and rules:, a list"
             continue
         if name in seen:
-            yield f"{path}.name", f"there is a group {name} already", "give it another name"
+            yield f"{path}.name", name, "there is a group of that name already", "give it another name"
         seen.add(name)
         for index, rule in enumerate(listed):
-            kinds = {kind: rule[kind] for kind in ("alert", "record") if kind in rule} if isinstance(rule, dict) else {}
+            kinds = [rule[kind] for kind in ("alert", "record") if kind in rule] if isinstance(rule, dict) else []
             if len(kinds) != 1 or not isinstance(rule.get("expr"), str):
                 what, do = "not a rule", "write a mapping with alert: or record:, and expr: as text"
-                yield f"{path}.rules[{index}]", what, do
-            elif names & {str(kind) for kind in kinds.values()}:
-                what = f"there is a rule {next(iter(kinds.values()))} of the product"
-                yield f"{path}.rules[{index}]", what, "give it another name"
+                yield f"{path}.rules[{index}]", "", what, do
+            elif kinds[0] in names:
+                what = "the product has a rule of that name"
+                yield f"{path}.rules[{index}]", str(kinds[0]), what, "give it another name"
 
 
 def _groups(settings: Mapping[str, Any]) -> list[dict[str, Any]]:

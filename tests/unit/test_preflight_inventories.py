@@ -111,6 +111,7 @@ def test_the_base_is_fine(tmp_path: Path) -> None:
         {
             "add": "kubernetes_manage: false\nkubernetes_kubeconfig: /root/.kube/config\n"
             "jupyterhub_images: {hub: r.example.org/hub@sha256:0, proxy: r.example.org/p, singleuser: s, scipy: t}\n"
+            "monitoring_images: {prometheus: r.example.org/prometheus, exporter: e, dashboards: d, hub: h}\n"
         },
         {
             "add": "jupyterhub_auth: github\njupyterhub_github_client_id: Iv1.0\n"
@@ -118,9 +119,10 @@ def test_the_base_is_fine(tmp_path: Path) -> None:
             "jupyterhub_github_url: https://github.example.org/\njupyterhub_github_teams: [Physics:laser_lab]\n"
         },
         {"add": "jupyterhub_auth: native\njupyterhub_admins: [carol]\n"},
+        {"add": "monitoring_enabled: false\nmonitoring_ui: grafana\nmonitoring_scrape_interval: 0\n"},
         {"add": "storage_nfs_server: nas.example.org\njupyterhub_address: hub.example.org\nsite_epoch: 2026-11\n"},
     ],
-    ids=["homes elsewhere", "existing cluster", "GitHub", "sign-up", "overrides of what is shared"],
+    ids=["homes elsewhere", "existing cluster", "GitHub", "sign-up", "no monitoring", "overrides of what is shared"],
 )
 def test_what_a_site_may_do_otherwise_is_fine(change: dict[str, Any], tmp_path: Path) -> None:
     assert judge_inventory(materialise(tmp_path, change)) == []

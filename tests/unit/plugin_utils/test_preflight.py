@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.jhok.lab.plugins.modules.machine_facts import listening, os_release
+from ansible_collections.jhok.lab.plugins.modules.machine_facts import disks, listening, os_release
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import Problem, Site, judge, report
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_files import Definition, Scan
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_machine import judge_machines
@@ -30,6 +30,7 @@ GOOD: dict[str, Any] = {
     "memory_mb": 2000,
     "cpus": 2,
     "free_gb": {"/": 30.0, "/var": 30.0},
+    "disks_gb": {"/": 40.0, "/var/lib/jhok": 12.0, "/data": 2000.0},
     "swap": [],
     "clock_offset": 0.4,
     "addresses": ["172.16.7.100"],
@@ -125,6 +126,40 @@ def test_a_size_that_no_machine_can_hold_is_refused(size: dict[str, Any], pieces
     assert all(piece in problem for piece in pieces), problem
     large = {**machines, "gpu1": {**machines["gpu1"], "memory_mb": 64000, "cpus": 32}}
     assert judge_machines(wanted, large, LIMITS) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "pieces"),
+    [
+        # 85 % of 12 GB (10^9 bytes) are 9.5 GB (2^30 bytes).
+        ({"retention_gb": 9}, []),
+        (
+            {"retention_gb": 10},
+            ["monitoring_retention_gb = 10", "master at /var/lib/jhok has 12 GB", "10 may be in use"],
+        ),
+        ({"retention_gb": 30, "storage_path": "/var/lib/jhoker"}, []),
+        ({"retention_gb": 40, "storage_path": "/var/lib/jhoker"}, ["master at / has 40 GB", "34 may be in use"]),
+        ({"retention_gb": 1500, "storage_path": "/data/monitoring/"}, []),
+        ({"retention_gb": 20, "node": "gpu1"}, ["gpu1 at / has 20 GB"]),
+        ({"retention_gb": 20, "node": "elsewhere"}, []),
+        ({"retention_gb": 2000, "enabled": False}, []),
+    ],
+)
+def test_figures_that_outgrow_their_disk_are_refused(values: dict[str, Any], pieces: list[str]) -> None:
+    given = {f"monitoring_{name}": value for name, value in {"storage_path": "/var/lib/jhok/mon", **values}.items()}
+    wanted = dataclasses.replace(site(), given={**site().given, "localhost": given})
+    machines = {"master": GOOD, "gpu1": {**GOOD, **WORKER, "disks_gb": {"/": 20.0}}}
+    found = "\n".join(map(str, judge_machines(wanted, machines, LIMITS)))
+    assert bool(found) == bool(pieces)
+    assert all(piece in found for piece in pieces), found
+
+
+def test_only_disks_of_the_machine_itself_are_measured() -> None:
+    mounts = (
+        "overlay / overlay rw 0 0\n/dev/vda1 /var/lib/my\\040disk ext4 rw 0 0\ntank/data /data zfs rw 0 0\n"
+        "172.16.0.9:/srv /mnt nfs4 rw 0 0\nproc /proc proc rw 0 0\ntmpfs /run tmpfs rw 0 0\n"
+    )
+    assert list(disks(mounts)) == ["/", "/var/lib/my disk", "/data"]
 
 
 def test_problems_of_all_machines_are_reported_at_once() -> None:
