@@ -9,13 +9,18 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.testing import patch_module_args
 from ansible_collections.jhok.lab.plugins.module_utils import images
+from ansible_collections.jhok.lab.plugins.modules import monitoring_check
 from ansible_collections.jhok.lab.plugins.plugin_utils.alertmanager import alertmanager_config
+from ansible_collections.jhok.lab.plugins.plugin_utils.monitoring_check import rule_files
+from ansible_collections.jhok.lab.plugins.plugin_utils.prometheus import prometheus_config
 from ansible_collections.jhok.lab.plugins.plugin_utils.rules import rules, rules_text
 
 pytestmark = pytest.mark.integration
@@ -31,6 +36,14 @@ SETTINGS: dict[str, Any] = {
     "traffic_budget_gb": 20,
     "backup_max_age_days": 2,
     "rules": [],
+    "dashboards": ["overview", "hub", "users", "nodes", "homes", "traffic", "gpu"],
+    "panels": [],
+    "gpus": True,
+    "nfs_kernel": True,
+    "nfs_address": "172.16.0.100",
+    "quotas": True,
+    "scrape_interval": 30,
+    "extra_metrics": [],
 }
 TABLE = yaml.safe_load(Path(__file__).with_name("alert_rules.yml").read_text())
 ALERTS = {rule["alert"]: rule for group in rules(SETTINGS)["groups"] for rule in group["rules"] if "alert" in rule}
@@ -164,3 +177,67 @@ def check(directory: Path, receivers: list[dict[str, Any]]) -> None:
     (directory / "alertmanager.yml").write_text(yaml.safe_dump(alertmanager_config({"receivers": receivers})))
     result = run(directory, "amtool", "check-config", "alertmanager.yml")
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+Judged = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def judged(capsys: pytest.CaptureFixture[str]) -> Judged:
+    """Return how module monitoring_check judges a site: its result, with what it printed under `output`."""
+
+    def judge(alertmanager: str = "", **changes: object) -> dict[str, Any]:
+        settings = {**SETTINGS, **changes}
+        arguments = {
+            "image": IMAGE,
+            "prometheus": yaml.safe_dump(prometheus_config(settings, ["up"])),
+            "rules": rule_files(settings),
+            "alertmanager": alertmanager or yaml.safe_dump(alertmanager_config({"receivers": []})),
+        }
+        with patch_module_args(arguments), pytest.raises(SystemExit):
+            monitoring_check.main()
+        output = capsys.readouterr().out
+        return {**json.loads(output), "output": output}
+
+    return judge
+
+
+def test_every_query_of_every_dashboard_is_promql(judged: Judged) -> None:
+    result = judged()
+    assert not result.get("failed"), result["msg"]
+    assert result["tools"] in ("image", "path")
+    assert not result["changed"]
+
+
+def test_wrong_promql_of_a_site_is_refused_in_promtool_s_words(judged: Judged) -> None:
+    result = judged(
+        panels=[
+            {"dashboard": "hub", "title": "A", "query": "rate(up)"},
+            {"dashboard": "hub", "title": "B", "query": "up"},
+        ],
+        rules=[{"name": "mine", "rules": [{"alert": "X", "expr": "up ==", "labels": {"room": "1"}}]}],
+    )
+    assert result["failed"]
+    lines = result["msg"].splitlines()[2:]
+    assert len(lines) == 2, lines
+    assert 'monitoring_rules: group "mine", rule 1, "X": could not parse expression' in lines[0]
+    assert (
+        "monitoring_panels[0].query: could not parse expression: 1:6: parse error: expected type range vector"
+        in lines[1]
+    )
+
+
+def test_what_amtool_refuses_shows_no_secret(judged: Judged) -> None:
+    text = "route: {receiver: a}\nreceivers: [{name: a, webhook_configs: [{url: 'https://x.y/tok3n%zz'}]}]\n"
+    result = judged(alertmanager=text)
+    assert result["failed"]
+    assert "monitoring_receivers: " in result["msg"]
+    assert "tok3n" not in result["output"]
+
+
+def test_without_the_tools_there_is_a_warning(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    result = judged(rules=[{"name": "mine", "rules": [{"alert": "X", "expr": "up =="}]}])
+    assert not result.get("failed")
+    assert result["tools"] == ""
+    assert "have not been judged" in json.dumps(result["warnings"])
