@@ -772,7 +772,12 @@ def _monitoring_problems(site: Site) -> Iterator[Problem]:
         what = "an existing cluster has no registry of ours, from which its nodes could pull monitoring's images"
         do = f"push them to a registry that the nodes reach and set {MONITORING_IMAGES}, or set {MONITORING}: false"
         yield site.problem(MANAGE, what, do)
-    if site.value(PAGE) == "grafana" and not any(site.value(name) for name in GRAFANA):
+    page, images = site.value(PAGE), site.value(MONITORING_IMAGES)
+    given = [name for name in GRAFANA if site.value(name)]
+    if page != "perses" and len(given) > 1:
+        what = f"{given[0]} is given too, and Grafana runs from one image"
+        yield site.problem(given[1], what, "leave one of them")
+    if page == "grafana" and not given and not (isinstance(images, dict) and images.get("grafana")):
         what = "Grafana is in no package registry, and no source of it is given"
         yield site.problem(PAGE, what, f"set {', '.join(GRAFANA[:-1])} or {GRAFANA[-1]}, or {PAGE}: perses")
     url = site.value(MONITORING_URL)
