@@ -1,4 +1,4 @@
-"""The page of the dashboards of real processes, for tests: nginx and Prometheus in our images, the sign-in, on loopback."""
+"""The page of the dashboards of real processes on loopback: nginx and Prometheus in our images, and the sign-in."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Page:
     ports: dict[str, int] = field(default_factory=dict)
     containers: dict[str, str] = field(default_factory=dict)
 
-    def get(self, path: str, **options: Any) -> requests.Response:
+    def get(self, path: str, **options: Any) -> requests.Response:  # noqa: ANN401
         return requests.get(self.url + path, **{"timeout": 30, "allow_redirects": False, **options})
 
     def logs(self, name: str) -> str:
@@ -78,7 +78,7 @@ def running_page(
 
     Args:
         directory: empty.
-        settings: as for `web_files`; an empty `url` becomes the page's own.
+        settings: as for `web_files`; an empty `url` becomes one with a free port.
         dashboards: files below /site/dashboards.
         prometheus: its configuration's files; without any, none runs.
         hub_api_url: the hub's API, as the sign-in reaches it.
@@ -88,6 +88,7 @@ def running_page(
     names = {"9759": "web", "9790": "prometheus", "9792": "sign-in", "9794": "grafana"}
     ports = {name: free_port() for name in names.values()}
     url = settings["url"] or f"http://127.0.0.1:{ports['web']}"
+    ports["web"] = int(url.rpartition(":")[2])
     settings = {**settings, "url": url}
     web = web_files(settings)
     conf = web["nginx.conf"].replace("listen 9759;", "listen 127.0.0.1:9759;")
