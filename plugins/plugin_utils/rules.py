@@ -294,6 +294,14 @@ def _alerts(settings: Mapping[str, Any]) -> Iterator[Rule]:
             "The servers of {{ $labels.user }} received and sent {{ $value | humanize }}B within the last 24 hours; "
             f"the budget is {budget} GB. Nothing has been cut off.",
         )
+    yield alert(
+        "AlertsNotDelivered",
+        "warning",
+        "sum by (integration) (increase(alertmanager_notifications_failed_total[15m])) > 0.5",
+        "Nobody is told of alerts by {{ $labels.integration }}",
+        'Within the last 15 minutes Alertmanager gave up {{ $value | printf "%.0f" }} messages to receivers of type '
+        "{{ $labels.integration }}.",
+    )
     # The proxy and the hub have an alert of their own, a machine that answers nothing at all too.
     vanished = [f'absent(up{{job="{job}"}})' for job in sorted(expected_targets(settings, 1)) if job not in _HUB_JOBS]
     yield alert(
