@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -22,6 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 import yaml
+from ansible_collections.jhok.lab.plugins.module_utils import images
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 IMAGE = ROOT / "images" / "exporter"
+PROGRAMS = "localhost/jhok/prometheus:latest"
+PODMAN = images.podman_command(Path("/sys/fs/cgroup/cgroup.controllers").exists(), shutil.which("runc") is not None)
+LIMITS = ["--ulimit=nofile=16384:16384", "--ulimit=nproc=32768:32768", "--pids-limit=0"]
 START_SECONDS = 30
 NOTIFICATION = {
     "version": "4",
@@ -575,3 +580,56 @@ def test_a_new_address_needs_no_restart(start: Start, robot: list[Obj], tmp_path
     receivers.write_text(right)
     assert exporter.relay("group").status_code == 200
     assert len(robot) == 1
+
+
+def test_an_alert_comes_all_the_way(api: Api, start: Start, robot: list[Obj], tmp_path: Path) -> None:
+    """Prometheus reads the exporter, and Alertmanager hands its alert to it: the programs of the image."""
+    api.create("/api/v1/namespaces", "exporter-alerts")
+    exporter = start(NFS_SERVER="127.0.0.1", NFS_PORT=str(free_port()))
+    alertmanager = f"127.0.0.1:{free_port()}"
+    target = exporter.url.removeprefix("http://")
+    rule = {
+        "alert": "NFSDown",
+        "expr": 'jhok_nfs_up == 0 and on() kube_pod_info{namespace="exporter-alerts"}',
+        "labels": {"severity": "critical"},
+        "annotations": {"summary": "The NFS server {{ $labels.server }} gives no answer."},
+    }
+    files: Obj = {
+        "prometheus.yml": {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": ["/etc/prometheus/rules.yml"],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
+            "scrape_configs": [{"job_name": "exporter", "static_configs": [{"targets": [target]}]}],
+        },
+        "rules.yml": {"groups": [{"name": "exporter", "rules": [rule]}]},
+        "alertmanager.yml": {
+            "route": {"receiver": "group", "group_wait": "1s"},
+            "receivers": [{"name": "group", "webhook_configs": [{"url": f"{exporter.url}/relay/group"}]}],
+        },
+    }
+    options = ["--detach", "--network=host", "--read-only", "--tmpfs=/data:mode=1777", "--cap-drop=all", *LIMITS]
+    for name, content in files.items():
+        (tmp_path / name).write_text(yaml.safe_dump(content))
+        (tmp_path / name).chmod(0o644)
+        options.append(f"--volume={tmp_path / name}:/etc/prometheus/{name}:ro")
+    commands = [
+        ["prometheus", "--storage.tsdb.path=/data", f"--web.listen-address=127.0.0.1:{free_port()}"],
+        ["prometheus-alertmanager", "--storage.path=/data", f"--web.listen-address={alertmanager}"],
+    ]
+    commands[0].append("--config.file=/etc/prometheus/prometheus.yml")
+    commands[1] += ["--config.file=/etc/prometheus/alertmanager.yml", "--cluster.listen-address="]
+    containers = []
+    try:
+        for command in commands:
+            started = subprocess.check_output([*PODMAN, "run", *options, PROGRAMS, *command], text=True)
+            containers.append(started.strip())
+        api.create("/api/v1/namespaces/exporter-alerts/pods", "pod", spec={"containers": [{"name": "a", "image": "x"}]})
+        deadline = time.monotonic() + 60
+        while not robot:
+            logs = [subprocess.getoutput(f"podman logs --tail 20 {container}") for container in containers]
+            assert time.monotonic() < deadline, (*logs, exporter.log.read_text())
+            time.sleep(0.2)
+    finally:
+        subprocess.run([*PODMAN, "rm", "--force", "--time=0", *containers], check=True, capture_output=True)
+    assert robot[0]["markdown"]["title"] == "Firing: NFSDown"
+    assert "**critical** The NFS server 127.0.0.1 gives no answer. (since 20" in robot[0]["markdown"]["text"]
