@@ -232,4 +232,4 @@ def test_collections_are_those_of_galaxy() -> None:
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
 def test_python_packages_are_pinned(name: str) -> None:
     lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
-    assert [line for line in lines if line and not re.fullmatch(r"[\w.-]+==[\w.]+|-r [\w.-]+", line)] == []
+    assert [line for line in lines if line and not re.fullmatch(r"[\w.-]+==(?:\d+!)?[\w.]+|-r [\w.-]+", line)] == []

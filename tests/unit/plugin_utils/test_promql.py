@@ -69,6 +69,6 @@ def test_names_survive_nesting(seed: int) -> None:
     assert metric_names(expression) == names
 
 
-@pytest.mark.parametrize(("by", "space"), itertools.product(("by", "BY", "By"), ("", " ", "\n", " # c\n")))
+@pytest.mark.parametrize(("by", "space"), list(itertools.product(("by", "BY", "By"), ("", " ", "\n", " # c\n"))))
 def test_space_and_case_of_words_do_not_matter(by: str, space: str) -> None:
     assert metric_names(f"sum {by}{space}(a){space}(b){space}") == {"b"}
