@@ -60,7 +60,8 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.jhok.lab.plugins.module_utils import images
 
-PROMETHEUS, ALERTMANAGER = "prometheus.yml", "alertmanager.yml"
+PROMETHEUS = "prometheus.yml"
+ALERTMANAGER = "alertmanager.yml"
 # One shell for all of them: a container's start takes longer than their work.
 _SCRIPT = """\
 judge() { file=$1; shift; words=$("$@" "$file" 2>&1) || printf '%s\\n%s\\n\\0' "$file" "$words"; }
