@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.jhok.lab.plugins.plugin_utils.rules import DISKS
+
 LEVELS = OK, WARNING, CRITICAL = ("ok", "warning", "critical")  # of a threshold or a word
 KINDS = ("timeseries", "stat", "gauge", "bar", "table")
 # ratio: 0 to 1, shown as percent; bytes are counted in powers of 1000.
@@ -25,11 +27,6 @@ EVERYBODY = "all users"
 DAY = 86400  # seconds
 GB = 10**9  # bytes
 
-# Of a machine's file systems, those that fill up: the same as the rules watch.
-_DISKS = (
-    'fstype!~"tmpfs|ramfs|overlay|squashfs|iso9660|nfs.*|fuse.*",'
-    'mountpoint!~"/(?:boot|run|var/lib/(?:kubelet|containerd))/?.*"'
-)
 _DRIVES = 'device!~"(?:loop|ram|zram|sr|dm-|md).*"'  # the last two: what lies on them is counted at the drives below
 _STARTS = "jupyterhub_server_spawn_duration_seconds"
 _REQUESTS = "jupyterhub_request_duration_seconds"
@@ -326,7 +323,7 @@ def _overview(settings: Mapping[str, Any]) -> Dashboard:
         ),
         Panel(
             "Fullest disk",
-            (Query(_used("node_filesystem_avail_bytes", "node_filesystem_size_bytes", "", _DISKS), "fullest"),),
+            (Query(_used("node_filesystem_avail_bytes", "node_filesystem_size_bytes", "", DISKS), "fullest"),),
             "ratio",
             "gauge",
             "How full the fullest disk of any machine is. At 85 % Kubernetes deletes images, at 90 % it stops pods.",
@@ -390,7 +387,7 @@ def _overview(settings: Mapping[str, Any]) -> Dashboard:
                     ),
                     Panel(
                         "Servers running",
-                        (Query(_or_zero("max(jupyterhub_running_servers)"), "servers"),),
+                        (Query(_or_zero("max(jhok_hub_servers)"), "servers"),),
                         kind="stat",
                         description="Users' servers that run now.",
                         width=4,
@@ -404,7 +401,7 @@ def _overview(settings: Mapping[str, Any]) -> Dashboard:
                 (
                     Panel(
                         "Servers over the day",
-                        (Query(_or_zero("max(jupyterhub_running_servers)"), "servers"),),
+                        (Query(_or_zero("max(jhok_hub_servers)"), "servers"),),
                         description="Users' servers, as the hub counts them.",
                     ),
                     Panel(
@@ -439,7 +436,7 @@ def _hub(_settings: Mapping[str, Any]) -> Dashboard:
                 (
                     Panel(
                         "Servers running",
-                        (Query(_or_zero("max(jupyterhub_running_servers)"), "servers"),),
+                        (Query(_or_zero("max(jhok_hub_servers)"), "servers"),),
                         kind="stat",
                         description="Users' servers that run now.",
                         width=6,
@@ -486,7 +483,7 @@ def _hub(_settings: Mapping[str, Any]) -> Dashboard:
                     Panel(
                         "Users",
                         (
-                            Query(_or_zero("max(jupyterhub_running_servers)"), "with a running server"),
+                            Query(_or_zero("max(jhok_hub_servers)"), "with a running server"),
                             Query(_or_zero('max(jupyterhub_active_users{period="24h"})'), "active within a day"),
                             Query(_or_zero('max(jupyterhub_active_users{period="7d"})'), "active within a week"),
                             Query(_or_zero("max(jupyterhub_total_users)"), "known"),
@@ -665,7 +662,7 @@ def _nodes(settings: Mapping[str, Any]) -> Dashboard:
     chosen = 'node=~"$node"'
     cpu = _machine_cpu(chosen, "node")
     memory = _used("node_memory_MemAvailable_bytes", "node_memory_MemTotal_bytes", "node", chosen)
-    disk = _used("node_filesystem_avail_bytes", "node_filesystem_size_bytes", "node", f"{_DISKS},{chosen}")
+    disk = _used("node_filesystem_avail_bytes", "node_filesystem_size_bytes", "node", f"{DISKS},{chosen}")
     running = 'on (namespace, pod) group_left () (kube_pod_status_phase{phase="Running"} == 1)'
 
     def promised(resource: str) -> str:
@@ -742,7 +739,7 @@ def _nodes(settings: Mapping[str, Any]) -> Dashboard:
                                 "node_filesystem_avail_bytes",
                                 "node_filesystem_size_bytes",
                                 "node, mountpoint",
-                                f"{_DISKS},{chosen}",
+                                f"{DISKS},{chosen}",
                             ),
                             "{{node}} {{mountpoint}}",
                         ),

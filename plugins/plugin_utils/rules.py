@@ -31,7 +31,8 @@ _FAILED_STARTS = 3  # within 30 minutes, and at least this share of all:
 _FAILED_SHARE = 0.2
 _CERTIFICATE_DAYS = 30
 
-_DISKS = (
+# Of a machine's file systems, those that fill up.
+DISKS = (
     'fstype!~"tmpfs|ramfs|overlay|squashfs|iso9660|nfs.*|fuse.*",'
     'mountpoint!~"/(?:boot|run)(?:/.*)?|/var/lib/(?:kubelet|containerd)/.+"'
 )
@@ -190,8 +191,8 @@ def _alerts(settings: Mapping[str, Any]) -> Iterator[Rule]:
         "NodeDiskFilling",
         "warning",
         _filling(
-            f"node_filesystem_avail_bytes{{{_DISKS}}}",
-            f"node_filesystem_size_bytes{{{_DISKS}}}",
+            f"node_filesystem_avail_bytes{{{DISKS}}}",
+            f"node_filesystem_size_bytes{{{DISKS}}}",
             _DISK_FREE,
             (6, _DISK_AHEAD),
         ),
