@@ -20,7 +20,6 @@ QUERIES = (
     "alerts",
     "targets",
     "format_query",
-    "parse_query",
     "status/buildinfo",
 )
 
@@ -107,10 +106,12 @@ location @sign_in {{
     return 302 /sign-in/?next=$request_uri;
 }}
 location @signed_out {{
+    types {{ }}
     default_type application/json;
     return 401 '{{"status": "error", "error": "You are signed out: load the page again."}}';
 }}
 location @no_sign_in {{
+    types {{ }}
     default_type text/plain;
     return 503 "The sign-in does not answer. Try again in a minute.\\n";
 }}
