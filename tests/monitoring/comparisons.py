@@ -73,10 +73,10 @@ def around(ends: tuple[float, float], share: float = 0.0, plus: float = 0.0) -> 
     return Band((low + high) / 2, low * (1 - share) - plus, high * (1 + share) + plus)
 
 
-def wide(seconds: list[float], times: float = 20) -> Band:
-    """Return a band for a time that depends on who asks and when: `times` the slowest answer to us at most."""
+def wide(seconds: list[float], times: float = 20, plus: float = 0.1) -> Band:
+    """Return a band for a time that depends on who asks and when: `times` the slowest answer to us, and some, at most."""
     ordered = sorted(seconds)
-    return Band(ordered[len(ordered) // 2], 0, ordered[-1] * times)
+    return Band(ordered[len(ordered) // 2], 0, ordered[-1] * times + plus)
 
 
 def one(band: Band) -> Bands:

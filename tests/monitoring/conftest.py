@@ -104,6 +104,8 @@ def activity(site: Site, admin: Visitor, watches: dict[str, Watch], receiver: Re
             thread.join()
         assert len(starts) == len(clients), "a server did not start"
 
+        site.run(site.nfs_server, "systemctl start jhok-homes")  # measures the homes now
+
         def seen() -> bool:
             pods = {labels["user"] for labels, _ in admin.query("user:network_receive_bytes:rate2m > 0")}
             homes = {labels["user"] for labels, _ in admin.query("jhok_home_bytes")}
@@ -111,6 +113,8 @@ def activity(site: Site, admin: Visitor, watches: dict[str, Watch], receiver: Re
 
         wait_for("Prometheus sees both servers and homes", seen, 90)
         homes = home_sizes(site)
+        for user, visitor in clients.items():
+            visitor.lab_page(user)  # brings the server's cookies
         clients[BURNER].run(BURNER, FILL_HOME, 60)
         began = time.time()
         move = MOVE.format(url=receiver.url, download=DOWNLOAD, piece_in=PIECE_IN, piece_out=PIECE_OUT)

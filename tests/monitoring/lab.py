@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,8 +34,8 @@ class Site:
 
     url: str  # of the dashboards
     hub_url: str
-    password: str  # of the dashboards' user `admin`
-    passwords: dict[str, str]  # of the hub's users
+    password: str = field(repr=False)  # of the dashboards' user `admin`
+    passwords: dict[str, str] = field(repr=False)  # of the hub's users
     kubeconfig: str
     namespace: str
     node: str  # the machine that monitoring runs on
@@ -102,7 +102,8 @@ class Visitor:
 
     def api(self, path: str, **fields: str | float) -> Any:  # noqa: ANN401
         """Return the data of an answer of Prometheus."""
-        answer = self.session.post(f"{self.site.url}/prometheus/api/v1/{path}", data=fields, timeout=30)
+        method = "POST" if fields else "GET"
+        answer = self.session.request(method, f"{self.site.url}/prometheus/api/v1/{path}", data=fields, timeout=30)
         assert answer.status_code == 200, f"{path} {fields}: {answer.status_code} {answer.text[:500]}"
         return answer.json()["data"]
 
