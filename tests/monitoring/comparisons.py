@@ -74,7 +74,7 @@ def around(ends: tuple[float, float], share: float = 0.0, plus: float = 0.0) -> 
 
 
 def wide(seconds: list[float], times: float = 20, plus: float = 0.1) -> Band:
-    """Return a band for a time that depends on who asks and when: `times` the slowest answer to us, and some, at most."""
+    """Return a band for a time that depends on who asks and when: `times` our slowest answer, and some, at most."""
     ordered = sorted(seconds)
     return Band(ordered[len(ordered) // 2], 0, ordered[-1] * times + plus)
 
