@@ -8,6 +8,7 @@ from typing import Any
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import (
     MANAGE,
     MONITORING,
+    MONITORING,
     MONITORING_NODE,
     MONITORING_PATH,
     NODE_PORTS,
@@ -44,6 +45,15 @@ _OURS = {
 _CONTROL_PORTS = (2379, 2380, 5000, 5001, 5002, 6443, 10257, 10259)
 _NODE_PORTS = (9100, 10250, 10256)
 _NFS_PORTS = (111, 2049)
+# Monitoring's pod shares its machine's network; each port with the programs of ours that hold it.
+_MONITORING_PORTS: dict[int, tuple[str, ...]] = {
+    9759: ("nginx",),
+    9790: ("prometheus",),
+    9791: ("python",),
+    9792: ("python",),
+    9793: ("prometheus-aler",),
+    9794: ("grafana", "grafana-server"),
+}
 _DISK_SHARE = 0.85  # of a disk in use, above which the kubelet deletes images
 _MODULES = ("overlay", "br_netfilter")
 
@@ -143,10 +153,12 @@ def _ports(site: Site, host: str, machine: Mapping[str, Any]) -> Iterator[Proble
         wanted |= {*_NODE_PORTS, *(int(site.value(n)) for n in NODE_PORTS if str(site.value(n)).isdigit())}
     if _is_control_plane(site, host):
         wanted |= set(_CONTROL_PORTS)
+        if site.value(MONITORING) is not False:
+            wanted |= set(_MONITORING_PORTS)
     if host in (site.groups.get("nfs_server") or site.groups.get("kube_control_plane", [])):
         wanted |= set(_NFS_PORTS)
     for port, owner in sorted((int(p), str(o)) for p, o in machine["ports"].items()):
-        if port in wanted and owner not in _OURS:
+        if port in wanted and owner not in _MONITORING_PORTS.get(port, _OURS):
             what = f"{owner} holds the port"
             yield Problem(host, "port", str(port), what, f"stop {owner}, or move it to another port")
 

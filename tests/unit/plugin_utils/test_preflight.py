@@ -39,7 +39,7 @@ GOOD: dict[str, Any] = {
     "product_uuid": "",
     "kernel_release": "6.1",
     "kernel": ["overlay", "br_netfilter"],
-    "ports": {"22": "sshd", "6443": "kube-apiserver", "2049": "", "9100": "prometheus-node"},
+    "ports": {"22": "sshd", "6443": "kube-apiserver", "2049": "", "9100": "prometheus-node", "9790": "prometheus"},
 }
 WORKER = {"addresses": ["172.16.7.101"], "hostname": "gpu1", "machine_id": "b", "memory_mb": 1700}
 
@@ -77,6 +77,7 @@ def test_good_machines_have_no_problem() -> None:
         ({"ports": {"6443": "haproxy"}}, ["port = 6443", "haproxy holds the port"]),
         ({"ports": {"30080": "nginx"}}, ["port = 30080", "nginx"]),
         ({"ports": {"5002": "python3"}}, ["port = 5002", "python3"]),
+        ({"ports": {"9790": "python"}}, ["port = 9790", "python holds the port"]),
         ({"ports": {"9100": "node_exporter"}}, ["port = 9100", "node_exporter"]),
         ({"ports": {"2049": "memcached"}}, ["port = 2049", "memcached"]),
         ({"swap": ["/swapfile"]}, ["swap = /swapfile", "role node turns it off"]),
