@@ -8,7 +8,6 @@ from typing import Any
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import (
     MANAGE,
     MONITORING,
-    MONITORING,
     MONITORING_NODE,
     MONITORING_PATH,
     NODE_PORTS,
