@@ -26,6 +26,7 @@ from playwright.sync_api import Page as Tab
 
 pytestmark = pytest.mark.integration
 
+TIMEOUT_MS = 30_000
 USERS = [f"user-{number:02}" for number in range(39)] + ["maximilian-alexander-langenfeld"]
 ADMIN = ("admin", PASSWORD)
 SITE: dict[str, Any] = {
@@ -330,6 +331,7 @@ def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     if not chromium:
         pytest.fail("chromium is not installed: apt-get install chromium.", pytrace=False)
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
         instance = playwright.chromium.launch(executable_path=chromium, args=arguments)
