@@ -184,7 +184,7 @@ def test_archives_that_are_not_what_they_should_be(tmp_path: Path, play: Play) -
     # Told before anything is built.
     run = play(**settings)
     refused(run, f"monitoring_grafana_archive: {archive}: No such file or directory.")
-    assert "Build the images" not in run.stdout
+    assert "Put the site's images into the bundle" not in run.stdout
     refused(play("--check", **settings), f"monitoring_grafana_archive: {archive}: No such file or directory.")
     archive.write_text("<html>404")
     refused(play(**settings), f"{archive} (monitoring_grafana_archive) is no archive of an image.")
