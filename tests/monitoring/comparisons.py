@@ -249,14 +249,17 @@ def by_rate_and_sum(
     return tuple(summed(label, direction, moved(direction), days) for days in (1, 7) for direction in (RECEIVED, SENT))
 
 
-def counted(what: Callable[[Facts], int], query: str) -> Callable[[Case], Bands]:
-    """Return the band of a count of the last hour or day: what the hub's log tells, and what was before this hub."""
+def counted(what: Callable[[Facts], int], query: str, lost: int = 0) -> Callable[[Case], Bands]:
+    """Return the band of a count of the last hour or day: what the hub's log tells, and what was before this hub.
+
+    `lost` is what does not count: the first of a hub's life begins the series, which is no increase.
+    """
 
     def bands(case: Case) -> Bands:
         said = what(case.facts)
         began = case.facts.component("hub").status.start_time.timestamp()
         earlier = case.visitor.value(query, began)
-        return one(between(said, said + earlier))
+        return one(between(max(said - lost, 0), said + earlier, said))
 
     return bands
 
@@ -285,10 +288,10 @@ def starts_and_stops() -> tuple[Callable[[Case], Bands], ...]:
 
 
 def sign_ins(hours: str) -> tuple[Callable[[Case], Bands], ...]:
-    count = f'round(sum(increase(jupyterhub_login_duration_seconds_count{{status="%s"}}[{hours}])))'
+    count = f'round(sum(increase(jupyterhub_login_duration_seconds_count{{status=~".*%s"}}[{hours}])))'
     return (
-        counted(lambda facts: facts.log.count("User logged in: "), count % "success"),
-        counted(lambda facts: facts.log.count("Failed login for "), count % "failure"),
+        counted(lambda facts: facts.log.count("User logged in: "), count % "success", 1),
+        counted(lambda facts: facts.log.count("Failed login for "), count % "failure", 1),
     )
 
 
