@@ -61,7 +61,7 @@ unit: venv
 # themselves: a service that comes with a package is not left running.
 integration: venv
 	@missing=; command -v etcd >/dev/null || missing='etcd-server'; \
-	for program in docker-registry openssl; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	for program in docker-registry openssl chromium; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -q --no-install-recommends $$missing || exit; \
 	  [ ! -d /run/systemd/system ] || for unit in etcd docker-registry; do \

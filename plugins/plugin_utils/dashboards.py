@@ -570,12 +570,18 @@ def _users(settings: Mapping[str, Any]) -> Dashboard:
         'sum by (user) (kube_pod_container_resource_limits{resource="memory"}'
         " * on (namespace, pod) group_left (user) jhok:user_pod:info)"
     )
+    # Who has a home but no server is in the table with zeros.
+    everybody = f"max by (user) (jhok_home_bytes{chosen})" if _homes_measured(settings) else f"{_USERS_MEMORY}{chosen}"
+
+    def column(expression: str, legend: str, unit: str) -> Query:
+        return Query(_or_nobody(f"{expression} or 0 * {everybody}"), legend, unit)
+
     columns = [
-        Query(_or_nobody(f"{_USERS_CPU}{chosen}"), "CPU (cores)", "cores"),
-        Query(_or_nobody(f"{_USERS_MEMORY}{chosen}"), "Memory", "bytes"),
-        Query(_or_nobody(f"{_USERS_MEMORY}{chosen} / on (user) {limits}"), "Of its limit", "ratio"),
-        Query(_or_nobody(f"user:network_receive_bytes:increase1d{chosen}"), "Received in 24 h", "bytes"),
-        Query(_or_nobody(f"user:network_transmit_bytes:increase1d{chosen}"), "Sent in 24 h", "bytes"),
+        column(f"{_USERS_CPU}{chosen}", "CPU (cores)", "cores"),
+        column(f"{_USERS_MEMORY}{chosen}", "Memory", "bytes"),
+        column(f"{_USERS_MEMORY}{chosen} / on (user) {limits}", "Of its limit", "ratio"),
+        column(f"user:network_receive_bytes:increase1d{chosen}", "Received in 24 h", "bytes"),
+        column(f"user:network_transmit_bytes:increase1d{chosen}", "Sent in 24 h", "bytes"),
     ]
     rows = [
         Row(

@@ -161,14 +161,16 @@ def _timeseries(panel: Panel) -> Object:
         axis["label"] = _AXES[panel.unit]
     if panel.maximum is not None:
         axis["max"] = panel.maximum
+    # Beside the chart there is room for more names than below it.
+    position = "right" if any("{{" in query.legend for query in panel.queries) else "bottom"
     spec: Object = {
-        "legend": {"position": "bottom", "mode": "table", "size": "small", "values": [_LAST, "max"]},
+        "legend": {"position": position, "mode": "table", "size": "small", "values": [_LAST, "max"]},
         "yAxis": axis,
         "visual": {
             "display": "line",
             "lineWidth": 1.5,
             "areaOpacity": 0.4 if panel.stack else 0.1,
-            "palette": {"mode": "categorical"},
+            "palette": {"mode": "auto"},  # a name has one colour on every chart
             **({"stack": "all"} if panel.stack else {}),
         },
     }
@@ -187,8 +189,6 @@ def _stat(panel: Panel) -> Object:
             }
             for word in panel.words
         ]
-    else:
-        spec["sparkline"] = {}
     return spec
 
 

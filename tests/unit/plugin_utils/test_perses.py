@@ -94,12 +94,10 @@ def test_thresholds_and_words_have_colours() -> None:
         "defaultColor": COLOURS[CRITICAL],
         "steps": [{"value": 1, "color": COLOURS[WARNING]}, {"value": 2, "color": COLOURS[OK]}],
     }
-    assert stat["sparkline"] == {}
     state = _spec(Panel("Title", (Query("up"),), kind="stat", words=(Word(0, "down", CRITICAL),)))["spec"]
     assert state["mappings"] == [
         {"kind": "Value", "spec": {"value": "0", "result": {"value": "down", "color": COLOURS[CRITICAL]}}}
     ]
-    assert "sparkline" not in state
 
 
 def test_a_table_of_one_query_has_its_title_for_a_heading() -> None:
