@@ -16,6 +16,7 @@ from kubernetes.utils import parse_quantity
 from lab import Sample, Site, Watch
 
 WINDOW = 120  # seconds over which rates are taken
+LOOKBACK = 300  # seconds for which Prometheus believes a figure
 LOCAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs")
 # Runs on a machine and prints the seconds of each small write to its disk.
 WRITES = """python3 - <<'END'
@@ -258,16 +259,38 @@ class Facts:
                 counts[pod.spec.node_name] = counts.get(pod.spec.node_name, 0) + 1
         return counts
 
-    def promised(self, resource: str) -> dict[str, float]:
-        """Return the share of each node that its pods have been promised."""
+    def promised(self, resource: str) -> dict[str, tuple[float, float]]:
+        """Return the share of each node that its pods have been promised, without and with a replaced pod."""
         room = {node.metadata.name: node.status.allocatable for node in self.site.api.list_node().items}
         sums: dict[str, float] = dict.fromkeys(room, 0)
         for pod in self.pods:
             if pod.status.phase == "Running":
-                for container in pod.spec.containers:
-                    wanted = (container.resources.requests or {}).get(resource, "0")
-                    sums[pod.spec.node_name] += float(parse_quantity(wanted))
-        return {name: value / float(parse_quantity(room[name][resource])) for name, value in sums.items()}
+                sums[pod.spec.node_name] += self.wanted(pod, resource)
+        more = {name: sum(self.wanted(pod, resource) for pod in self.replaced(name)) for name in room}
+        return {
+            name: tuple(
+                value / float(parse_quantity(room[name][resource])) for value in (sums[name], sums[name] + more[name])
+            )
+            for name in room
+        }
+
+    def wanted(self, pod: Any, resource: str) -> float:  # noqa: ANN401
+        """Return what a pod's containers ask for."""
+        requests = [(container.resources.requests or {}).get(resource, "0") for container in pod.spec.containers]
+        return sum(float(parse_quantity(text)) for text in requests)
+
+    def replaced(self, node: str) -> list[Any]:
+        """Return what stands for pods of monitoring that Prometheus still counts though they are gone.
+
+        It went down with them, so nobody told it that they ended: for five minutes it believes their last figures.
+        """
+        return [
+            pod
+            for pod in self.pods
+            if pod.metadata.namespace == self.site.settings["namespace"]
+            and pod.spec.node_name == node
+            and self.now - pod.metadata.creation_timestamp.timestamp() < LOOKBACK + 60
+        ]
 
     def limits(self) -> dict[str, float]:
         """Return the memory that each user's server may have."""
