@@ -142,6 +142,10 @@ def promised(resource: str) -> Callable[[Case], Bands]:
     return lambda case: {node: around(ends, plus=0.001) for node, ends in case.facts.promised(resource).items()}
 
 
+def drives_rate(direction: str) -> Callable[[Case], Bands]:
+    return lambda case: {node: around(ends, 0.1, 0.1e6) for node, ends in case.facts.drive_rate(direction).items()}
+
+
 def users_rate(direction: int) -> Callable[[Case], Bands]:
     return lambda case: each(case.facts.user_rate(lambda figures: figures["network"][direction]), 0.15, 2000)
 
@@ -258,17 +262,14 @@ def by_rate_and_sum(
     return tuple(summed(label, direction, moved(direction), days) for days in (1, 7) for direction in (RECEIVED, SENT))
 
 
-def counted(what: Callable[[Facts], int], query: str, lost: int = 0) -> Callable[[Case], Bands]:
-    """Return the band of a count of the last hour or day: what the hub's log tells, and what was before this hub.
-
-    `lost` is what does not count: the first of a hub's life begins the series, which is no increase.
-    """
+def counted(what: Callable[[Facts], int], query: str) -> Callable[[Case], Bands]:
+    """Return the band of a count of the last hour or day: what the hub's log tells, and what was before this hub."""
 
     def bands(case: Case) -> Bands:
         said = what(case.facts)
         began = case.facts.component("hub").status.start_time.timestamp()
         earlier = case.visitor.value(query, began)
-        return one(between(max(said - lost, 0), said + earlier, said))
+        return one(between(said, said + earlier))
 
     return bands
 
@@ -299,8 +300,8 @@ def starts_and_stops() -> tuple[Callable[[Case], Bands], ...]:
 def sign_ins(hours: str) -> tuple[Callable[[Case], Bands], ...]:
     count = f'round(sum(increase(jupyterhub_login_duration_seconds_count{{status=~".*%s"}}[{hours}])))'
     return (
-        counted(lambda facts: facts.log.count("User logged in: "), count % "success", 1),
-        counted(lambda facts: facts.log.count("Failed login for "), count % "failure", 1),
+        counted(lambda facts: facts.log.count("User logged in: "), count % "success"),
+        counted(lambda facts: facts.log.count("Failed login for "), count % "failure"),
     )
 
 
@@ -469,10 +470,10 @@ PANELS: dict[str, Check] = {
     ),
     "nodes: Disk traffic": Check(
         ("node",),
-        "writes come in bursts, which one of two windows has and the other has not",
+        "what is read or written comes in bursts, which one of two windows has and the other has not",
         (
-            lambda case: each(case.facts.drive_rate("read"), 0.3, 1e6),
-            lambda case: each(case.facts.drive_rate("written"), 0.3, 3e6),
+            drives_rate("read"),
+            drives_rate("written"),
         ),
     ),
     "nodes: Containers that restarted within a day": Check(("pod",), "Kubernetes counts them since ever", (restarts,)),

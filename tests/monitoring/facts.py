@@ -103,14 +103,19 @@ class Facts:
             for name in self.site.machines
         }
 
-    def drive_rate(self, direction: str) -> dict[str, float]:
-        def of(name: str, watch: Watch) -> float:
-            def read(sample: Sample) -> float:
-                return sum(sample["disks"][drive][direction] for drive in self.drives[name])
+    def drive_rate(self, direction: str) -> dict[str, tuple[float, float]]:
+        """Return the least and the largest rate, by whether bursts at a window's ends are in it or not."""
 
-            return watch.rate(self.now, WINDOW, read)
+        def ends(name: str, watch: Watch) -> tuple[float, float]:
+            def moved(seconds: float, late: float) -> float:
+                def read(sample: Sample) -> float:
+                    return float(sum(sample["disks"][drive][direction] for drive in self.drives[name]))
 
-        return {name: of(name, watch) for name, watch in self.watches.items()}
+                return watch.at(self.now - late, read) - watch.at(self.now - seconds, read)
+
+            return moved(WINDOW - 15, 15) / WINDOW, moved(WINDOW + 15, 0) / (WINDOW - 15)
+
+        return {name: ends(name, watch) for name, watch in self.watches.items()}
 
     @cached_property
     def up_for(self) -> dict[str, float]:
