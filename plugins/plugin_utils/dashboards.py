@@ -28,6 +28,7 @@ DAY = 86400  # seconds
 GB = 10**9  # bytes
 
 _DRIVES = 'device!~"(?:loop|ram|zram|sr|dm-|md).*"'  # the last two: what lies on them is counted at the drives below
+_SIGN_INS = "jupyterhub_login_duration_seconds_count"
 _STARTS = "jupyterhub_server_spawn_duration_seconds"
 _REQUESTS = "jupyterhub_request_duration_seconds"
 # A page that follows a server's start is open for as long as the start takes, and health checks are no people.
@@ -244,6 +245,11 @@ def _quantile(share: float, metric: str, matchers: str, window: str) -> str:
     selected = f"{metric}_bucket{{{matchers}}}" if matchers else f"{metric}_bucket"
     # Without any measurement the quantile is NaN, which no comparison lets pass.
     return _or_zero(f"histogram_quantile({share}, sum by (le) (rate({selected}[{window}]))) >= 0")
+
+
+def _sign_in(status: str) -> str:
+    """Return the matcher of sign-ins that ended so; JupyterHub gives its enumeration's name along."""
+    return f'status=~"(?:LoginStatus[.])?{status}"'
 
 
 def _used(free: str, size: str, by: str, matchers: str = "") -> str:
@@ -464,7 +470,7 @@ def _hub(_settings: Mapping[str, Any]) -> Dashboard:
                         (
                             Query(
                                 _or_zero(
-                                    'round(sum(increase(jupyterhub_login_duration_seconds_count{status="failure"}[1d])))'
+                                    f"round(sum(increase({_SIGN_INS}{{{_sign_in('failure')}}}[1d])))"
                                 ),
                                 "failed",
                             ),
@@ -513,8 +519,8 @@ def _hub(_settings: Mapping[str, Any]) -> Dashboard:
                     Panel(
                         "Sign-ins per hour",
                         (
-                            Query(per_hour("jupyterhub_login_duration_seconds_count", 'status="success"'), "signed in"),
-                            Query(per_hour("jupyterhub_login_duration_seconds_count", 'status="failure"'), "refused"),
+                            Query(per_hour(_SIGN_INS, _sign_in("success")), "signed in"),
+                            Query(per_hour(_SIGN_INS, _sign_in("failure")), "refused"),
                         ),
                         description="Sign-ins at the hub's page within the hour before each moment.",
                     ),

@@ -125,7 +125,7 @@ def _kubelet(job: str, path: str) -> dict[str, Any]:
 
 
 def _trimmed(job: dict[str, Any], kept: list[str]) -> dict[str, Any]:
-    """Return a job that keeps what queries ask for, and of cAdvisor's cgroups those of pods."""
+    """Return a job that keeps what queries ask for, of cAdvisor's cgroups those of pods, and each container once."""
     if job["job_name"] not in TRIMMED:
         return job
     rules: list[dict[str, Any]] = [{"source_labels": ["__name__"], "regex": "|".join(kept), "action": "keep"}]
@@ -139,4 +139,7 @@ def _trimmed(job: dict[str, Any], kept: list[str]) -> dict[str, Any]:
                 "action": "drop",
             },
         ]
+    if job["job_name"] == "kubelet-resource":
+        # cAdvisor tells of containers under the same names, and a sum would count them twice.
+        rules.append({"source_labels": ["__name__"], "regex": "container_.*", "action": "drop"})
     return {**job, "metric_relabel_configs": rules}

@@ -38,6 +38,13 @@ def test_there_is_no_pod_before_the_first_look(monkeypatch: pytest.MonkeyPatch) 
     assert REGISTRY.get_sample_value("jhok_hub_pods") == 0
 
 
+@pytest.mark.parametrize("status", ["success", "failure"])
+def test_sign_ins_are_counted_from_nought(status: str) -> None:
+    """Under the name that JupyterHub gives, which the dashboards ask for."""
+    labels = {"status": f"LoginStatus.{status}"}
+    assert REGISTRY.get_sample_value("jupyterhub_login_duration_seconds_count", labels) == 0
+
+
 def test_a_server_counts_when_it_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(JupyterHub, "initialized", lambda: False)
     assert REGISTRY.get_sample_value("jhok_hub_servers") == 0

@@ -70,6 +70,13 @@ def test_of_cgroups_those_of_containers_are_kept() -> None:
     assert kept(cadvisor, network, pod="jupyter-ada", container="")
 
 
+def test_a_container_is_told_of_once() -> None:
+    """The kubelet does it twice, at two paths."""
+    names = ["container_memory_working_set_bytes", "node_memory_working_set_bytes"]
+    resource = jobs(extra_metrics=names)["kubelet-resource"]
+    assert [kept(resource, name) for name in names] == [False, True]
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a|b", "9lives", "a{b='c'}"])
 def test_an_extra_metric_that_is_none(name: str) -> None:
     with pytest.raises(ValueError, match=r"monitoring_extra_metrics: .* is no name of a metric"):

@@ -7,6 +7,7 @@ from typing import Any
 
 from hub_spawner import LabSpawner
 from jupyterhub.app import JupyterHub
+from jupyterhub.metrics import LOGIN_DURATION_SECONDS, LoginStatus
 from prometheus_client import Gauge
 
 # JupyterHub's own jupyterhub_running_servers is counted up and down between starts, and is off after several at once.
@@ -25,6 +26,11 @@ def pods() -> float:
 
 
 def configure(c: Any, settings: dict[str, Any], secret: Callable[[str], str]) -> None:  # noqa: ANN401, ARG001
-    """Have the figures read whenever Prometheus asks."""
+    """Have the figures read whenever Prometheus asks, and sign-ins counted from nought.
+
+    The first of a counter that is not there before it is no increase.
+    """
+    for status in LoginStatus:
+        LOGIN_DURATION_SECONDS.labels(status=status)
     SERVERS.set_function(servers)
     PODS.set_function(pods)
