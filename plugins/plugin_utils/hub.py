@@ -52,6 +52,8 @@ class HubSettings(TypedDict):
     auth: `password`, `native` (who signed up besides the users, once an admin has approved them) or `github`.
     github: `url`, `client_id`, `callback_url`, `organizations` and `teams` (`org:team`); the app's secret is in none.
     users, admins: names that may sign in; admins need not be listed twice.
+    uids: user numbers of homes; every other home's follows from its name.
+    renamed_users: earlier names, by the names that the accounts have now.
     environments, sizes, gpus: what people choose from, as the role's argument specification describes it.
     start_timeout, http_timeout, idle_timeout, max_age, stop_warning, idle_check_interval: seconds.
     concurrent_spawns: servers that may start at the same time.
@@ -75,6 +77,8 @@ class HubSettings(TypedDict):
     github: Object
     users: list[str]
     admins: list[str]
+    uids: dict[str, int]
+    renamed_users: dict[str, str]
     environments: list[Object]
     sizes: list[Object]
     gpus: list[Object]
@@ -107,6 +111,8 @@ CONFIG_KEYS = (
     "github",
     "users",
     "admins",
+    "uids",
+    "renamed_users",
     "start_timeout",
     "http_timeout",
     "idle_timeout",

@@ -64,6 +64,7 @@ GITHUB_CALLBACK = "jupyterhub_github_callback_url"
 GITHUB_ORGANIZATIONS = "jupyterhub_github_organizations"
 GITHUB_TEAMS = "jupyterhub_github_teams"
 USER_LISTS = ("jupyterhub_users", "jupyterhub_admins")
+UIDS, RENAMED_USERS = "jupyterhub_uids", "jupyterhub_renamed_users"
 GUARD_PORTS = "node_guard_ports"
 CIDR_LISTS = ("jupyterhub_user_allowed_cidrs",)
 ENVIRONMENTS, SIZES, GPUS = "jupyterhub_environments", "jupyterhub_sizes", "jupyterhub_gpus"
@@ -112,6 +113,8 @@ READ = (
     GITHUB_ORGANIZATIONS,
     GITHUB_TEAMS,
     *USER_LISTS,
+    UIDS,
+    RENAMED_USERS,
     GUARD_PORTS,
     *CIDR_LISTS,
     ENVIRONMENTS,
@@ -152,6 +155,8 @@ _SERVICE_PREFIX = 28  # DNS has the tenth address of the service network
 
 _NOTICE_LENGTH = 1000  # characters; a page has to have room for more than that
 _SHORTEST_LIMIT = 60  # seconds
+
+_LEAST_UID, _LARGEST_UID, _NOBODY = 500, 2**31 - 1, 65534  # below, a server would have no name for its user
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ORGANIZATION = r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}"
@@ -574,6 +579,37 @@ def _user_problems(site: Site) -> Iterator[Problem]:
                 yield Problem(site.where(name), f"{name}[{number}]", show(user), what, "give another name")
 
 
+def _home_problems(site: Site) -> Iterator[Problem]:
+    """Judge whose home is which, and whose number is which."""
+    uids, renamed = (_mapping(site.value(name)) for name in (UIDS, RENAMED_USERS))
+    for variable, names in ((UIDS, [*uids]), (RENAMED_USERS, [*renamed, *renamed.values()])):
+        for name in names:
+            if not isinstance(name, str) or not USERNAME_PATTERN.fullmatch(name):
+                what = "not a home's name, which is that of its user in small letters"
+                yield Problem(site.where(variable), variable, show(name), what, "correct the name")
+    owners: dict[object, str] = {}
+    for name, uid in uids.items():
+        path, where = f"{UIDS}.{name}", site.where(UIDS)
+        if not isinstance(uid, int) or isinstance(uid, bool) or not _LEAST_UID <= uid <= _LARGEST_UID or uid == _NOBODY:
+            do = f"write a number from {_LEAST_UID} to {_LARGEST_UID}, but not {_NOBODY} (nobody)"
+            yield Problem(where, path, show(uid), "not a number that a user's server can run as", do)
+        elif uid in owners:
+            what = f"{owners[uid]} has this number already, so each could read the other's files"
+            yield Problem(where, path, show(uid), what, "give each home a number of its own")
+        owners.setdefault(uid, str(name))
+    people = {str(name).lower() for variable in USER_LISTS for name in _items(site.value(variable))}
+    takers: dict[object, str] = {}
+    for now, before in renamed.items():
+        path, where = f"{RENAMED_USERS}.{now}", site.where(RENAMED_USERS)
+        if before in takers or before == now:
+            what = "it is the same name" if before == now else f"{takers[before]} has this home already"
+            yield Problem(where, path, show(before), what, "name the account's earlier name, each only once")
+        elif before in people and before not in renamed:
+            what = f"{before} may sign in too ({' or '.join(USER_LISTS)}), and a home has one owner"
+            yield Problem(where, path, show(before), what, "remove the earlier name there, or this line")
+        takers.setdefault(before, str(now))
+
+
 def _sign_in_problems(site: Site) -> Iterator[Problem]:
     auth = site.value(AUTH)
     if auth == "native" and not site.value("jupyterhub_admins"):
@@ -724,6 +760,14 @@ def _mappings(value: object) -> list[tuple[int, Mapping[str, Any]]]:
     return [(n, item) for n, item in enumerate(value if isinstance(value, list) else []) if isinstance(item, dict)]
 
 
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _items(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _stop_problems(site: Site) -> Iterator[Problem]:
     """Judge when users' servers are stopped. Shorter than a minute, a server could be gone before its page is open."""
     for name in (IDLE_TIMEOUT, MAX_AGE):
@@ -868,6 +912,7 @@ _RULES: tuple[Callable[[Site], Iterator[Problem]], ...] = (
     _required_problems,
     _shared_problems,
     _user_problems,
+    _home_problems,
     _sign_in_problems,
     _combination_problems,
     _choice_problems,

@@ -22,6 +22,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.hub import (
     hub_secret_entries,
     hub_secrets,
 )
+from hub_homes import stable_uid
 from hub_queue import StartQueue
 from hub_signin import PasswordAuthenticator
 from hub_spawner import has_ended
@@ -32,7 +33,7 @@ from jupyterhub.crypto import CryptKeeper
 from jupyterhub.objects import Hub, Server
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.scopes import _check_scopes_exist
-from jupyterhub.spawner import Spawner
+from jupyterhub.spawner import Spawner, SpawnException
 from kubernetes_asyncio.client import ApiClient
 from kubernetes_asyncio.config import kube_config
 from kubespawner import KubeSpawner
@@ -253,8 +254,8 @@ def test_a_users_pod_is_locked_down(config: Config) -> None:
     spec = pod(config, "ann")["spec"]
     [server] = spec["containers"]
     assert server["securityContext"] == {
-        "runAsUser": 1000,
-        "runAsGroup": 100,
+        "runAsUser": 1500,
+        "runAsGroup": 1500,
         "runAsNonRoot": True,
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -271,10 +272,69 @@ def test_a_users_home_is_its_directory_alone(config: Config) -> None:
     assert server["volumeMounts"] == [{"name": "homes", "mountPath": "/home/john.doe", "subPath": "homes/john.doe"}]
     env = {e["name"]: e["value"] for e in server["env"] if "value" in e}
     assert server["workingDir"] == env["HOME"] == "/home/john.doe"
-    assert (env["NB_USER"], env["NB_UID"], env["NB_GID"]) == ("john.doe", "1000", "100")
+    assert env["NB_USER"] == "john.doe"
     assert env["JUPYTERHUB_ACTIVITY_INTERVAL"] == "0"
     assert server["args"][0] == "jupyterhub-singleuser"
     assert "command" not in server, "the image's entry point stays"
+
+
+def test_every_user_has_a_number_of_his_own(config: Config) -> None:
+    """It follows from the name alone, or the inventory gives it."""
+    names = ["ann", "bob", "zed", "john.doe"]
+    pods = {name: pod(config, name)["spec"] for name in names}
+    numbers = {name: spec["containers"][0]["securityContext"]["runAsUser"] for name, spec in pods.items()}
+    assert numbers == {"ann": 1500, "bob": 2079226842, "zed": 2133638142, "john.doe": 2146894472}
+    for name, spec in pods.items():
+        env = {e["name"]: e["value"] for e in spec["initContainers"][0]["env"]}
+        assert env == {"HOME_NAME": name, "HOME_UID": str(numbers[name])}
+
+
+def test_a_renamed_account_keeps_its_home(config: Config) -> None:
+    """Files may name the earlier path, so it is there too."""
+    spec = pod(config, "zoe")["spec"]
+    [server] = spec["containers"]
+    assert server["volumeMounts"] == [
+        {"name": "homes", "mountPath": "/home/zoe", "subPath": "homes/zora"},
+        {"name": "homes", "mountPath": "/home/zora", "subPath": "homes/zora"},
+    ]
+    assert server["securityContext"]["runAsUser"] == stable_uid("zora")
+    assert spec["initContainers"][0]["env"][0] == {"name": "HOME_NAME", "value": "zora"}
+
+
+def test_nobody_else_gets_the_home_of_a_renamed_account(config: Config) -> None:
+    with pytest.raises(HTTPError, match="belongs to an account that was renamed"):
+        pod(config, "zora")
+
+
+def test_numbers_are_none_that_a_machine_gives_its_own() -> None:
+    """As systemd's documentation divides them; Kubernetes takes none above 2³¹ - 1."""
+    numbers = {stable_uid(f"user{number}") for number in range(5000)}
+    assert len(numbers) == 5000
+    assert all(0x70000000 <= number < 2147352576 for number in numbers)
+
+
+def test_why_a_home_cannot_be_used_is_told_at_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kubelet would start the container that makes it again and again."""
+    message = "The home directory homes/ann on the NFS server cannot be used: it is a symbolic link."
+    failed = {"name": "home", "state": {"terminated": {"exitCode": 1, "message": f"{message}\n"}}}
+    again = {"name": "home", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": failed["state"]}
+    fine = {"name": "home", "state": {"terminated": {"exitCode": 0}}}
+
+    async def why(status: dict[str, Any]) -> str:
+        made = spawner(config, "ann")
+        known = {f"{made.namespace}/{made.pod_name}": {"status": {"initContainerStatuses": [status]}}}
+        monkeypatch.setattr(type(made), "pod_reflector", SimpleNamespace(pods=known))
+        starting = asyncio.ensure_future(asyncio.Event().wait())  # stands for a pod that does not come
+        try:
+            await made.wait_for_pod(starting, SimpleNamespace())
+        except SpawnException as error:
+            return str(error.log_message)
+        return ""
+
+    for status in (failed, again):
+        assert asyncio.run(why(status)) == message
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(why(fine), 1))
 
 
 @pytest.mark.parametrize("name", ["octo-cat", "007", "7bond", "1-2-3", "a", "a" * 39, "x-" * 19 + "x", "octo_lab"])
@@ -467,11 +527,13 @@ class Home:
         self.init = init
         self.volume = volume
         self.home = volume / "homes" / "ann"
+        self.skeleton = volume / "no skeleton"
 
     def __call__(self) -> subprocess.CompletedProcess[str]:
         *shell, script = self.init["command"]
         env = {e["name"]: e["value"] for e in self.init["env"]}
-        command = [*shell, script.replace("cd /volume", f"cd {self.volume}")]
+        script = script.replace("cd /volume", f"cd {self.volume}").replace("/etc/skel", str(self.skeleton))
+        command = [*shell, script]
         return subprocess.run(
             command, env={"PATH": "/usr/bin:/bin", **env}, capture_output=True, text=True, check=False
         )
@@ -494,7 +556,7 @@ def test_the_init_container_can_do_nothing_but_make_homes(home: Home) -> None:
 def test_a_home_is_made_once(home: Home) -> None:
     assert home().returncode == 0
     status = home.home.stat()
-    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (1000, 100, 0o700)
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (1500, 1500, 0o700)
     assert home.home.parent.stat().st_mode & 0o7777 == 0o711
     (home.home / "work.txt").write_text("kept")
     home.home.chmod(0o750)  # the user's own choice
@@ -506,9 +568,38 @@ def test_a_home_is_made_once(home: Home) -> None:
 
 def test_an_interrupted_run_is_completed(home: Home) -> None:
     (home.volume / "homes" / ".new.ann").mkdir(parents=True)
+    (home.volume / "homes" / ".new.ann" / "half a skeleton").touch()
     assert home().returncode == 0
-    assert home.home.stat().st_uid == 1000
+    assert home.home.stat().st_uid == 1500
+    assert not (home.home / "half a skeleton").exists()
     assert [p.name for p in home.home.parent.iterdir()] == ["ann"]
+
+
+def test_a_new_home_is_filled_from_the_image(home: Home, tmp_path: Path) -> None:
+    skeleton = tmp_path / "skel"
+    (skeleton / ".config").mkdir(parents=True)
+    (skeleton / ".config" / "tool.toml").write_text("a = 1")
+    (skeleton / "data").symlink_to("/srv/data")
+    home.skeleton = skeleton
+    assert home().returncode == 0
+    found = sorted(home.home.rglob("*"))
+    assert [str(path.relative_to(home.home)) for path in found] == [".config", ".config/tool.toml", "data"]
+    assert {path.lstat().st_uid for path in found} == {1500}
+    assert home.home.joinpath("data").readlink() == Path("/srv/data")
+    (home.home / "data").unlink()
+    assert home().returncode == 0
+    assert not (home.home / "data").is_symlink(), "what a user removed does not come back"
+
+
+def test_a_home_of_somebody_else_is_refused(home: Home) -> None:
+    """A home that was brought here belongs to its user first."""
+    home.home.mkdir(parents=True)
+    os.chown(home.home, 1000, 100)
+    done = home()
+    assert done.returncode == 1
+    assert "it belongs to user number 1000, but its user's servers run as 1500" in done.stderr
+    assert "chown -hR --from=1000 1500:1500 on the server" in done.stderr
+    assert home.home.stat().st_uid == 1000
 
 
 def test_a_symlink_is_not_followed(home: Home) -> None:
@@ -517,7 +608,7 @@ def test_a_symlink_is_not_followed(home: Home) -> None:
     home.home.symlink_to(home.volume / "secret")
     done = home()
     assert done.returncode == 1
-    assert "homes/ann on the NFS volume: it is a symbolic link" in done.stderr
+    assert "homes/ann on the NFS server cannot be used: it is a symbolic link" in done.stderr
     assert (home.volume / "secret").stat().st_uid == 0
 
 

@@ -1,4 +1,4 @@
-"""Users' servers: their pods and homes."""
+"""Users' servers: their pods."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import jupyterhub.utils
 import kubespawner.spawner
+from hub_homes import VOLUME, Homes, HomeTakenError, make_home, mounts, refusal
 from hub_options import Choice, Offer
 from hub_queue import Place, StartQueue, describe
 from jinja2 import Environment, FileSystemLoader
@@ -29,28 +30,8 @@ POLL_SECONDS = 0.5
 NO_ROOM = "No machine has room for your server now. It starts as soon as one has."
 NO_ROOM_LEFT = "No machine had room for your server: choose a smaller size, or try again later."
 QUEUE_SECONDS = 86400  # the longest that a person waits for a place; every start before theirs has limits of its own
-USER_UID, USER_GID = 1000, 100
 HOME = "/home/{unescaped_username}"
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
-
-# Makes the home before the kubelet would (as root:root). It appears under its name only when owner and mode are set,
-# so an interrupted run is completed by the next. Users see nothing above their own home.
-MAKE_HOME = """\
-set -eu
-umask 077
-cd /volume
-fail() { echo "cannot make the home directory homes/$HOME_NAME on the NFS volume: $1" >&2; exit 1; }
-[ -d homes ] || mkdir -m 0711 homes || fail "the export refuses uid 0 of this node (root_squash?)"
-[ ! -L homes ] || fail "homes is a symbolic link"
-cd homes
-[ ! -L "$HOME_NAME" ] || fail "it is a symbolic link"
-[ ! -d "$HOME_NAME" ] || exit 0
-[ ! -e "$HOME_NAME" ] || fail "it is not a directory"
-mkdir -p ".new.$HOME_NAME" || fail "the export refuses uid 0 of this node (root_squash?)"
-chmod 0700 ".new.$HOME_NAME"
-chown -h "$HOME_UID:$HOME_GID" ".new.$HOME_NAME" || fail "the export does not let this node set owners"
-mv -T ".new.$HOME_NAME" "$HOME_NAME"
-"""
 
 
 class LabSpawner(KubeSpawner):
@@ -64,6 +45,7 @@ class LabSpawner(KubeSpawner):
 
     queue: StartQueue
     offer: Offer
+    homes: Homes
     pod_timeout: int  # seconds; start_timeout is more while the server waits in the queue
     _in_turn = False
 
@@ -93,20 +75,35 @@ class LabSpawner(KubeSpawner):
         return url
 
     async def _start_pod(self, place: Place) -> str:
-        """Make the pod and wait until it runs. One that no machine has room for does not hold up the others."""
-        starting = asyncio.ensure_future(super()._start())
+        """Make the pod and wait until it runs."""
+        return await self.wait_for_pod(asyncio.ensure_future(super()._start()), place)
+
+    async def wait_for_pod(self, starting: asyncio.Future[str], place: Place) -> str:
+        """Wait for a pod. One that no machine has room for does not hold up the others.
+
+        Raises:
+            SpawnException: its home cannot be used.
+
+        """
         try:
             while not (await asyncio.wait([starting], timeout=POLL_SECONDS))[0]:
                 if self._has_no_room():
                     place.give_back()
+                if why := refusal(self._pod()):  # it would be tried again until the time is over
+                    raise SpawnException(why, reason="home", status_code=503)
             url: str = starting.result()
         finally:
             starting.cancel()
         return url
 
-    def _has_no_room(self) -> bool:
+    def _pod(self) -> dict[str, Any]:
+        """Return what is known of the pod; nothing before there is one."""
         pods = self.pod_reflector.pods if self.pod_reflector else {}
-        conditions = pods.get(f"{self.namespace}/{self.pod_name}", {}).get("status", {}).get("conditions") or []
+        pod: dict[str, Any] = pods.get(f"{self.namespace}/{self.pod_name}", {})
+        return pod
+
+    def _has_no_room(self) -> bool:
+        conditions = self._pod().get("status", {}).get("conditions") or []
         return any(condition.get("reason") == "Unschedulable" for condition in conditions)
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
@@ -140,7 +137,10 @@ class LabSpawner(KubeSpawner):
             setattr(self, name, value)
         if node:
             self.node_selector = {**self.node_selector, "kubernetes.io/hostname": node}
-        self.init_containers = [{**container, "image": self.image} for container in self.init_containers]
+        home = self.homes.of(self.user.name)
+        self.uid = self.gid = home.uid
+        self.init_containers = [make_home(home, self.image)]
+        self.volume_mounts = mounts(home, self.user.name)
 
     def get_env(self) -> dict[str, str]:
         """Return the server's environment variables, with those that follow from the choice."""
@@ -185,10 +185,15 @@ def has_ended(pod: dict[str, Any]) -> bool:
 
 
 def before_spawn(spawner: KubeSpawner) -> None:
-    """Refuse names that are unsafe as a path."""
+    """Refuse names that are unsafe as a path, or whose home is another's."""
     name = spawner.user.name
     if not re.match(USERNAME_PATTERN, name):
         raise HTTPError(400, f"The user name {name!r} cannot have a home directory: ask an admin for another name.")
+    try:
+        spawner.homes.of(name)
+    except HomeTakenError:
+        why = f"The home of {name!r} belongs to an account that was renamed (jupyterhub_renamed_users): ask an admin."
+        raise HTTPError(403, why) from None
 
 
 def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str]) -> None:  # noqa: ARG001
@@ -206,6 +211,7 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
     c.Spawner.apply_user_options = LabSpawner.take_options
     c.Spawner.cmd = ["jupyterhub-singleuser"]
     c.Spawner.default_url = "/lab"
+    LabSpawner.homes = Homes(settings["uids"], settings["renamed_users"])
     LabSpawner.queue = StartQueue(settings["concurrent_spawns"])
     LabSpawner.pod_timeout = settings["start_timeout"]
     c.Spawner.start_timeout = settings["start_timeout"]
@@ -214,8 +220,6 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
     c.Spawner.environment = {
         "HOME": HOME,
         "NB_USER": "{unescaped_username}",
-        "NB_UID": str(USER_UID),
-        "NB_GID": str(USER_GID),
     }
     c.KubeSpawner.namespace = settings["namespace"]
     c.KubeSpawner.enable_user_namespaces = False
@@ -226,39 +230,10 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
     c.KubeSpawner.working_dir = HOME
     c.KubeSpawner.delete_grace_period = 10  # seconds for kernels to end
     c.KubeSpawner.automount_service_account_token = False
-    c.KubeSpawner.uid = USER_UID
-    c.KubeSpawner.gid = USER_GID
     c.KubeSpawner.allow_privilege_escalation = False
     c.KubeSpawner.container_security_context = {"runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}
     c.KubeSpawner.pod_security_context = {"seccompProfile": {"type": "RuntimeDefault"}}
     c.KubeSpawner.extra_pod_config = {"enableServiceLinks": False}
     c.KubeSpawner.storage_pvc_ensure = False
     c.KubeSpawner.delete_pvc = False
-    c.KubeSpawner.volumes = [{"name": "homes", "persistentVolumeClaim": {"claimName": settings["homes_claim"]}}]
-    c.KubeSpawner.volume_mounts = [{"name": "homes", "mountPath": HOME, "subPath": "homes/{unescaped_username}"}]
-    c.KubeSpawner.init_containers = [
-        {
-            "name": "home",
-            "imagePullPolicy": "IfNotPresent",
-            "command": [
-                "sh",
-                "-c",
-                MAKE_HOME.replace("{", "{{").replace("}", "}}"),
-            ],  # KubeSpawner formats every string
-            "env": [
-                {"name": "HOME_NAME", "value": "{unescaped_username}"},
-                {"name": "HOME_UID", "value": str(USER_UID)},
-                {"name": "HOME_GID", "value": str(USER_GID)},
-            ],
-            "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
-            "securityContext": {
-                "runAsUser": 0,
-                "runAsGroup": 0,
-                "runAsNonRoot": False,
-                "readOnlyRootFilesystem": True,
-                "allowPrivilegeEscalation": False,
-                "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"]},
-            },
-            "volumeMounts": [{"name": "homes", "mountPath": "/volume"}],
-        }
-    ]
+    c.KubeSpawner.volumes = [{"name": VOLUME, "persistentVolumeClaim": {"claimName": settings["homes_claim"]}}]

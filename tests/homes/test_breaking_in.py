@@ -1,0 +1,235 @@
+"""What one user tries to get at another's home. Every attempt has to fail for the reason that is meant."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pyNfsClient
+import pytest
+from ansible_collections.jhok.lab.plugins.module_utils.hub_client import HubError
+from conftest import ADA, LINUS, Person, Site
+from hub_homes import stable_uid
+
+SECRET = "only Linus reads this"
+MOUNTD, NFSD = 20048, 2049
+# Any program can be an NFS client. This one speaks to the server without the kernel, as whom it likes.
+NFS_CLIENT = """
+import socket, sys
+sys.path.insert(0, {archive!r})
+from pyNfsClient import Mount, NFSv3, rpc
+if {anywhere}:
+    rpc.randint = lambda *_limits: 0  # only root has a port below 1024
+rpc.logger.disabled = True
+auth = {{"flavor": 1, "machine_name": "anyone", "uid": {uid}, "gid": {uid}, "aux_gid": [0]}}
+try:
+    mount = Mount({server!r}, {mountd}, 10, auth)
+    mount.connect()
+    handle = mount.mnt({path!r})["mountinfo"]["fhandle"]
+    nfs = NFSv3({server!r}, {nfsd}, 10, auth)
+    nfs.connect()
+    for name in ("homes", {user!r}, "secret.txt"):
+        handle = nfs.lookup(handle, name)["resok"]["object"]["data"]
+    print(nfs.read(handle)["resok"]["data"].decode())
+except OSError as error:
+    print(type(error).__name__)
+"""
+LISTEN = """
+import socket
+for port in {ports}:
+    try:
+        socket.create_connection(({server!r}, port), timeout=10).close()
+        print(port, "answers")
+    except OSError as error:
+        print(port, type(error).__name__)
+"""
+
+
+def client_archive() -> bytes:
+    """Return the NFS client as a file that Python imports from."""
+    root = Path(pyNfsClient.__file__).parent
+    content = BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in root.glob("*.py"):
+            archive.write(path, f"pyNfsClient/{path.name}")
+    return content.getvalue()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def secret(people: dict[str, Person]) -> None:
+    people[LINUS].run(f"open('secret.txt', 'w').write({SECRET!r})")
+
+
+def test_each_server_runs_as_its_owner(site: Site, ada: Person, linus: Person) -> None:
+    """A user number each, which owns the home and nothing else; 0700."""
+    look = "import os; s = os.stat(os.path.expanduser('~')); print(os.getuid(), os.getgid(), s.st_uid, oct(s.st_mode))"
+    for person in (ada, linus):
+        uid = stable_uid(person.name)
+        assert person.run(look) == f"{uid} {uid} {uid} 0o40700"
+        assert site.run(site.nfs_server, f"stat -c '%u %a' {site.nfs_path}/homes/{person.name}") == f"{uid} 700\n"
+
+
+def test_a_server_sees_its_own_home_only(ada: Person) -> None:
+    assert ada.run("import os; print(os.listdir('/home'))") == f"['{ADA}']"
+    for path in (f"/home/{LINUS}", f"/home/{ADA}/../{LINUS}", f"/proc/1/root/home/{LINUS}", "/volume"):
+        said = ada.run(
+            f"import os\ntry: print(os.listdir({path!r}))\nexcept OSError as error: print(type(error).__name__)"
+        )
+        assert said == "FileNotFoundError", path
+
+
+def test_links_lead_nowhere(ada: Person) -> None:
+    """Neither into another home from within, nor does anything follow them from outside at the next start."""
+    code = f"""
+os.chdir(os.path.expanduser("~"))
+for target in ("../{LINUS}", "/volume/homes/{LINUS}", "/home/{LINUS}"):
+    os.symlink(target, "link")
+    print(os.path.exists("link/secret.txt"))
+    os.remove("link")
+    for make in (os.link, os.rename):
+        try:
+            make(target + "/secret.txt", "taken")
+        except OSError as error:
+            print(type(error).__name__)
+os.symlink("/volume/homes/{LINUS}", "link")
+"""
+    assert ada.run(code).split() == ["False", "FileNotFoundError", "FileNotFoundError"] * 3
+    ada.stop()
+    ada.start()
+    assert ada.run("import os; print(os.listdir('/home'), os.path.exists('link/secret.txt'))") == f"['{ADA}'] False"
+
+
+def test_a_home_cannot_be_replaced(ada: Person) -> None:
+    """The kubelet and root's programs on the server come to the name of a home, and would follow it."""
+    code = f"""
+for act in (lambda: os.rename("/home/{ADA}", "/home/x"), lambda: os.symlink("/", "/home/{LINUS}"),
+            lambda: os.rmdir("/home/{ADA}"), lambda: os.mkdir("/home/{LINUS}")):
+    try:
+        act()
+        print("done")
+    except OSError as error:
+        print(type(error).__name__)
+"""
+    said = ada.run(code).split()
+    assert "done" not in said
+    assert len(said) == 4
+
+
+def test_another_number_does_not_open_a_home(site: Site) -> None:
+    """What holds where both are in sight: on the server, as one user's number, without rights."""
+    program = f"setpriv --reuid {stable_uid(ADA)} --regid {stable_uid(ADA)} --clear-groups"
+    look = f"{program} cat {site.nfs_path}/homes/{LINUS}/secret.txt 2>&1 || true"
+    assert "Permission denied" in site.run(site.nfs_server, look)
+    own = f"{program} test -w {site.nfs_path}/homes/{ADA} && echo writes"
+    assert site.run(site.nfs_server, own) == "writes\n", "the number is none that opens nothing at all"
+
+
+def test_an_nfs_client_in_a_server_reaches_none(site: Site, ada: Person) -> None:
+    """The same program, run on a node, reads the file: it is the guard alone that stands in the way."""
+    values = {
+        "server": site.addresses[site.nfs_server],
+        "mountd": MOUNTD,
+        "nfsd": NFSD,
+        "path": site.nfs_path,
+        "user": LINUS,
+        "uid": stable_uid(LINUS),
+    }
+    archive = client_archive()
+    node = next(name for name in site.machines if name != site.nfs_server)
+    site.run(node, "cat > /run/nfs-client.zip", archive)
+    program = NFS_CLIENT.format(archive="/run/nfs-client.zip", anywhere=False, **values)
+    assert site.run(node, "python3 -", program.encode()) == f"{SECRET}\n"
+    site.run(node, "rm /run/nfs-client.zip")
+
+    brought = base64.b64encode(archive).decode()
+    ada.run(f"import base64; open('/tmp/nfs-client.zip', 'wb').write(base64.b64decode({brought!r}))")
+    assert (
+        ada.run(NFS_CLIENT.format(archive="/tmp/nfs-client.zip", anywhere=True, **values)) == "ConnectionRefusedError"
+    )
+
+
+def test_no_service_of_the_server_is_open(site: Site, ada: Person) -> None:
+    for address in site.addresses.values():
+        said = ada.run(LISTEN.format(ports=(22, 111, MOUNTD, NFSD, 10250, 2379), server=address)).splitlines()
+        assert {line.split(" ", 1)[1] for line in said} == {"ConnectionRefusedError"}, said
+
+
+def test_a_server_has_no_way_to_make_pods(site: Site, ada: Person) -> None:
+    """There is no token, and without one Kubernetes answers nothing that concerns pods."""
+    assert ada.run("import os; print(os.path.exists('/var/run/secrets/kubernetes.io'))") == "False"
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "mine"},
+        "spec": {
+            "containers": [{"name": "c", "image": "x", "volumeMounts": [{"name": "homes", "mountPath": "/h"}]}],
+            "volumes": [{"name": "homes", "persistentVolumeClaim": {"claimName": "homes"}}],
+        },
+    }
+    code = f"""
+import json, ssl, urllib.error, urllib.request
+opener = urllib.request.build_opener(
+    urllib.request.ProxyHandler({{}}), urllib.request.HTTPSHandler(context=ssl._create_unverified_context()))
+base = "https://kubernetes.default.svc/api/v1/namespaces/{site.namespace}"
+for path, data in (("/pods", None), ("/secrets", None), ("/pods", {json.dumps(pod)!r}.encode())):
+    request = urllib.request.Request(base + path, data, {{"Content-Type": "application/json"}})
+    try:
+        print(opener.open(request, timeout=20).status)
+    except urllib.error.HTTPError as error:
+        print(error.code)
+"""
+    assert set(ada.run(code).split()) <= {"401", "403"}
+
+
+def test_a_server_s_own_token_is_good_for_itself_only(ada: Person) -> None:
+    """It is in the environment of every kernel."""
+    code = f"""
+import os, urllib.error, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({{}}))
+head = {{"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"]}}
+for method, path in (("GET", "/user"), ("GET", "/users/{LINUS}"), ("POST", "/users/{LINUS}/server"), ("GET", "/users"),
+                     ("POST", "/users/{LINUS}/tokens"), ("POST", "/users/mallory"), ("PATCH", "/users/{ADA}")):
+    request = urllib.request.Request(os.environ["JUPYTERHUB_API_URL"] + path, method=method, headers=head, data=b"{{}}")
+    try:
+        print(opener.open(request, timeout=20).status)
+    except urllib.error.HTTPError as error:
+        print(error.code)
+"""
+    said = ada.run(code).split()
+    assert said[0] == "200", "the token works"
+    assert set(said[1:]) <= {"403", "404"}
+
+
+def test_another_s_server_asks_who_is_there(site: Site, ada: Person) -> None:
+    """Its pod is reached without the proxy, and asks the hub who it is all the same."""
+    address = site.pod(LINUS).status.pod_ip
+    code = f"""
+import os, urllib.error, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({{}}))
+for head in ({{}}, {{"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"]}}):
+    url = "http://{address}:8888/user/{LINUS}/api/contents/secret.txt"
+    try:
+        print(opener.open(urllib.request.Request(url, headers=head), timeout=20).status)
+    except urllib.error.HTTPError as error:
+        print(error.code)
+"""
+    assert set(ada.run(code).split()) <= {"401", "403"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"environment": "standard", "node": "master"},
+        {"environment": "standard", "volume_mounts": [{"name": "homes", "mountPath": "/h"}]},
+        {"environment": "../standard"},
+        {"image": "localhost/x"},
+    ],
+)
+def test_nothing_else_than_a_choice_can_be_asked_for(ada: Person, options: dict[str, object]) -> None:
+    ada.stop()
+    with pytest.raises(HubError, match="400|not among|offer|unknown|choose"):
+        ada.hub.start_server(ADA, options, 60)
+    ada.start()
