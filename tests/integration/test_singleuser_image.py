@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import subprocess
 import textwrap
@@ -360,6 +362,64 @@ def test_a_broken_home_does_not_keep_the_server_from_starting(broken_home: Path)
         assert "workbench" in box.get("/vscode/?folder=/home/ada")
     finally:
         box.remove()
+
+
+@pytest.fixture
+def full_home(tmp_path: Path) -> Iterator[Path]:
+    """A home in which not one more byte has room, as when a quota is used up; its disk is a small one in memory."""
+    home = make_home(tmp_path / "ada")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size=2m,mode=0700,uid={UID},gid={GID}", "home", home], check=True)
+    try:
+        with (home / "data").open("wb", buffering=0) as data, contextlib.suppress(OSError):
+            while data.write(bytes(4096)):
+                pass
+        assert os.statvfs(home).f_bavail == 0
+        yield owned(home)
+    finally:
+        subprocess.run(["umount", home], check=True)
+
+
+def test_whose_home_is_full_can_start_and_make_room(full_home: Path) -> None:
+    box = Box(full_home)
+    try:
+        box.wait_until_ready()
+        assert "jupyter-config-data" in box.get("/lab")
+        assert "there is no room" in box.run("/opt/jupyter/bin/python", "-c", IN_A_KERNEL, BASE, FULL)
+        shown = box.type(
+            ["/bin/zsh"],
+            ("", "The disk of your home is full"),
+            ("ls -l\r", "data"),
+            ("rm data; echo ro''om\r", "room"),
+            ("exit\r", None),
+        )
+        assert "room" in shown
+        assert not (full_home / "data").exists()
+        assert "workbench" in box.get("/vscode/?folder=/home/ada")
+    finally:
+        box.remove()
+
+
+FULL = """
+try:
+    open("more", "wb", buffering=0).write(bytes(4096))
+except OSError as error:
+    print("there is no room", error.errno)
+"""
+IN_A_KERNEL = textwrap.dedent(
+    """
+    import sys
+    from jupyter_client.manager import start_new_kernel
+
+    def shown(message):
+        print(message["content"].get("text", ""), end="")
+
+    manager, client = start_new_kernel(kernel_name="python3", cwd="/home/ada")
+    try:
+        client.execute_interactive(sys.argv[2], timeout=30, output_hook=shown)
+    finally:
+        manager.shutdown_kernel(now=True)
+    """
+)
 
 
 # ---------------------------------------------------------------------------------------------- stopping

@@ -11,3 +11,5 @@ HISTFILESIZE=50000
 PS1='\[\e[34m\]\w\[\e[35m\]$(__git_ps1 " %s")\[\e[0m\] \$ '
 
 alias ls='ls --color=auto' ll='ls -lh' la='ls -lhA' grep='grep --color=auto'
+
+[ "$SHLVL" -gt 1 ] || home-usage
