@@ -54,6 +54,7 @@ class HubSettings(TypedDict):
     users, admins: names that may sign in; admins need not be listed twice.
     uids: user numbers of homes; every other home's follows from its name.
     renamed_users: earlier names, by the names that the accounts have now.
+    home_usage: whether servers see what the NFS server says of their home.
     environments, sizes, gpus: what people choose from, as the role's argument specification describes it.
     start_timeout, http_timeout, idle_timeout, max_age, stop_warning, idle_check_interval: seconds.
     concurrent_spawns: servers that may start at the same time.
@@ -79,6 +80,7 @@ class HubSettings(TypedDict):
     admins: list[str]
     uids: dict[str, int]
     renamed_users: dict[str, str]
+    home_usage: bool
     environments: list[Object]
     sizes: list[Object]
     gpus: list[Object]
@@ -113,6 +115,7 @@ CONFIG_KEYS = (
     "admins",
     "uids",
     "renamed_users",
+    "home_usage",
     "start_timeout",
     "http_timeout",
     "idle_timeout",

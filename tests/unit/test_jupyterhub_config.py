@@ -25,7 +25,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.hub import (
 from hub_homes import stable_uid
 from hub_queue import StartQueue
 from hub_signin import PasswordAuthenticator
-from hub_spawner import has_ended
+from hub_spawner import LabSpawner, has_ended
 from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 from jupyterhub.auth import Authenticator
@@ -286,7 +286,17 @@ def test_every_user_has_a_number_of_his_own(config: Config) -> None:
     assert numbers == {"ann": 1500, "bob": 2079226842, "zed": 2133638142, "john.doe": 2146894472}
     for name, spec in pods.items():
         env = {e["name"]: e["value"] for e in spec["initContainers"][0]["env"]}
-        assert env == {"HOME_NAME": name, "HOME_UID": str(numbers[name])}
+        assert env == {"HOME_NAME": name, "HOME_UID": str(numbers[name]), "HOME_USAGE": ""}
+
+
+def test_a_server_sees_what_is_said_of_its_home_alone(
+    tmp_path: Path, config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LabSpawner, "homes", LabSpawner.homes)  # to be put back
+    spec = pod(config_of(tmp_path, {**LAB, "home_usage": True}), "bob")["spec"]
+    usage = {"name": "homes", "mountPath": "/run/jhok/home", "subPath": "usage/bob", "readOnly": True}
+    assert spec["containers"][0]["volumeMounts"][1:] == [usage]
+    assert {"name": "HOME_USAGE", "value": "yes"} in spec["initContainers"][0]["env"]
 
 
 def test_a_renamed_account_keeps_its_home(config: Config) -> None:
@@ -528,6 +538,7 @@ class Home:
         self.volume = volume
         self.home = volume / "homes" / "ann"
         self.skeleton = volume / "no skeleton"
+        self.usage = ""
 
     def __call__(self) -> subprocess.CompletedProcess[str]:
         *shell, script = self.init["command"]
@@ -535,7 +546,11 @@ class Home:
         script = script.replace("cd /volume", f"cd {self.volume}").replace("/etc/skel", str(self.skeleton))
         command = [*shell, script]
         return subprocess.run(
-            command, env={"PATH": "/usr/bin:/bin", **env}, capture_output=True, text=True, check=False
+            command,
+            env={"PATH": "/usr/bin:/bin", **env, "HOME_USAGE": self.usage},
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
 
@@ -564,6 +579,14 @@ def test_a_home_is_made_once(home: Home) -> None:
     assert home.home.stat().st_mode & 0o7777 == 0o750
     assert (home.home / "work.txt").read_text() == "kept"
     assert [p.name for p in home.home.parent.iterdir()] == ["ann"]
+
+
+def test_what_is_said_of_a_home_has_a_place_before_it_is_said(home: Home) -> None:
+    """The kubelet would make it too, but a moment too late for the mount to be the server's."""
+    home.usage = "yes"
+    assert home().returncode == 0
+    status = (home.volume / "usage" / "ann").stat()
+    assert (status.st_uid, status.st_mode & 0o7777) == (0, 0o755)
 
 
 def test_an_interrupted_run_is_completed(home: Home) -> None:

@@ -193,6 +193,6 @@ def test_settings_are_the_roles_variables() -> None:
     assert variables.keys() == HubSettings.__annotations__.keys() == DEMO.keys()
     github = {f"github_{key}": value for key, value in variables.pop("github").items()}
     for key, value in {**variables, **github}.items():
-        assert re.fullmatch(rf"\{{\{{ jupyterhub_{key}( \| (int|float))? \}}\}}", value)
+        assert re.fullmatch(rf"\{{\{{ jupyterhub_{key}( \| (bool|int|float))? \}}\}}", value)
     assert {f"github_{key}" for key in DEMO["github"]} == github.keys()
     assert set(hub.CONFIG_KEYS) <= DEMO.keys()

@@ -9,6 +9,7 @@ from typing import Any
 # User numbers that systemd's documentation (UIDS-GIDS) leaves unused, and which Kubernetes takes: 0x70000000 and on.
 FIRST_UID, UIDS = 0x70000000, 268_000_000
 VOLUME = "homes"
+USAGE = "/run/jhok/home"  # where images/singleuser's home-usage looks
 
 # Makes the home before the kubelet would (as root:root). It appears under its name only when it is complete, so an
 # interrupted run is completed by the next. Users see nothing above their own home.
@@ -19,6 +20,9 @@ cd /volume
 fail() { echo "The home directory homes/$HOME_NAME on the NFS server cannot be used: $1" >&2; exit 1; }
 [ -d homes ] || mkdir -m 0711 homes || fail "the export refuses uid 0 of this node (root_squash?)."
 [ ! -L homes ] || fail "homes is a symbolic link."
+if [ "$HOME_USAGE" ]; then  # the NFS server writes there, and the kubelet mounts what is there
+  (umask 022 && mkdir -p "usage/$HOME_NAME") || fail "the export refuses uid 0 of this node (root_squash?)."
+fi
 cd homes
 [ ! -L "$HOME_NAME" ] || fail "it is a symbolic link."
 if [ -d "$HOME_NAME" ]; then
@@ -43,10 +47,16 @@ class HomeTakenError(Exception):
 
 @dataclass(frozen=True)
 class Home:
-    """A home: the directory's name among the homes, and the number of its user and of a group of the same number."""
+    """A home.
+
+    directory: its name among the homes.
+    uid: number of its user, and of a group of the same number.
+    usage: whether the server sees what the NFS server says of it.
+    """
 
     directory: str
     uid: int
+    usage: bool
 
 
 class Homes:
@@ -55,11 +65,12 @@ class Homes:
     Args:
         uids: user numbers that the inventory names, by directory.
         renamed: directories of people whose account was renamed since, by the account's name.
+        usage: whether servers see what the NFS server says of their home.
 
     """
 
-    def __init__(self, uids: dict[str, int], renamed: dict[str, str]) -> None:
-        self._uids, self._renamed = uids, renamed
+    def __init__(self, uids: dict[str, int], renamed: dict[str, str], *, usage: bool = False) -> None:
+        self._uids, self._renamed, self._usage = uids, renamed, usage
 
     def of(self, user: str) -> Home:
         """Return a user's home.
@@ -71,7 +82,7 @@ class Homes:
         if user not in self._renamed and user in self._renamed.values():
             raise HomeTakenError(user)
         directory = self._renamed.get(user, user)
-        return Home(directory, self._uids.get(directory) or stable_uid(directory))
+        return Home(directory, self._uids.get(directory) or stable_uid(directory), self._usage)
 
 
 def stable_uid(directory: str) -> int:
@@ -87,7 +98,11 @@ def make_home(home: Home, image: str) -> dict[str, Any]:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["sh", "-c", MAKE_HOME.replace("{", "{{").replace("}", "}}")],  # KubeSpawner formats every string
-        "env": [{"name": "HOME_NAME", "value": home.directory}, {"name": "HOME_UID", "value": str(home.uid)}],
+        "env": [
+            {"name": "HOME_NAME", "value": home.directory},
+            {"name": "HOME_UID", "value": str(home.uid)},
+            {"name": "HOME_USAGE", "value": "yes" if home.usage else ""},
+        ],
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
         "securityContext": {
             "runAsUser": 0,
@@ -105,7 +120,9 @@ def make_home(home: Home, image: str) -> dict[str, Any]:
 def mounts(home: Home, user: str) -> list[dict[str, Any]]:
     """Return where a server sees the home: under the user's name, and under an earlier one, which files may name."""
     names = dict.fromkeys((user, home.directory))
-    return [{"name": VOLUME, "mountPath": f"/home/{name}", "subPath": f"homes/{home.directory}"} for name in names]
+    homes = [{"name": VOLUME, "mountPath": f"/home/{name}", "subPath": f"homes/{home.directory}"} for name in names]
+    usage = {"name": VOLUME, "mountPath": USAGE, "subPath": f"usage/{home.directory}", "readOnly": True}
+    return [*homes, usage] if home.usage else homes
 
 
 def refusal(pod: dict[str, Any]) -> str:

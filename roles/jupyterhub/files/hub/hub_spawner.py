@@ -211,7 +211,7 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
     c.Spawner.apply_user_options = LabSpawner.take_options
     c.Spawner.cmd = ["jupyterhub-singleuser"]
     c.Spawner.default_url = "/lab"
-    LabSpawner.homes = Homes(settings["uids"], settings["renamed_users"])
+    LabSpawner.homes = Homes(settings["uids"], settings["renamed_users"], usage=settings["home_usage"])
     LabSpawner.queue = StartQueue(settings["concurrent_spawns"])
     LabSpawner.pod_timeout = settings["start_timeout"]
     c.Spawner.start_timeout = settings["start_timeout"]
