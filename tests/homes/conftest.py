@@ -51,10 +51,14 @@ class Site:
         assert done.returncode == 0, f"{machine}: {command}: {done.stderr.decode()}"
         return done.stdout.decode()
 
-    def pod(self, user: str) -> Any:  # noqa: ANN401
-        """Return a user's pod."""
+    def pods(self, user: str) -> list[Any]:
+        """Return a user's pods."""
         label = f"hub.jupyter.org/username={user}"
-        [pod] = self.api.list_namespaced_pod(self.namespace, label_selector=label).items
+        return list(self.api.list_namespaced_pod(self.namespace, label_selector=label).items)
+
+    def pod(self, user: str) -> Any:  # noqa: ANN401
+        """Return the pod of a user whose server runs."""
+        [pod] = self.pods(user)
         return pod
 
 

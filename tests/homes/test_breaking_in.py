@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from ansible_collections.jhok.lab.plugins.module_utils.hub_client import HubError
 from conftest import ADA, LINUS, Person, Site
 from hub_homes import stable_uid
+from lab import wait_for
 
 SECRET = "only Linus reads this"
 MOUNTD, NFSD = 20048, 2049
@@ -217,6 +219,22 @@ for head in ({{}}, {{"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKE
         print(error.code)
 """
     assert set(ada.run(code).split()) <= {"401", "403"}
+
+
+def test_a_home_of_somebody_else_is_refused_at_once(site: Site, ada: Person) -> None:
+    """Whoever was to have it is told why, with what an admin does about it."""
+    home = f"{site.nfs_path}/homes/{ADA}"
+    ada.stop()
+    site.run(site.nfs_server, f"chown 1234 {home}")
+    try:
+        begin = time.monotonic()
+        with pytest.raises(HubError, match=r"belongs to user number 1234, .* chown -hR --from=1234"):
+            ada.start()
+        assert time.monotonic() - begin < 60, "the kubelet went on trying"
+    finally:
+        site.run(site.nfs_server, f"chown {stable_uid(ADA)} {home}")
+    wait_for("the refused server's end", lambda: not site.pods(ADA), 60)
+    ada.start()
 
 
 @pytest.mark.parametrize(
