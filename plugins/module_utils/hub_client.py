@@ -215,6 +215,28 @@ class HubClient:
         return str(max(found, key=lambda cookie: len(cookie.path)).value) if found else ""
 
 
+@contextlib.contextmanager
+def visit(url: str, service_token: str, user: str, password: str, stop_timeout: float) -> Iterator[HubClient]:
+    """Give a user who has signed in, whose server and record are removed before and afterwards.
+
+    password: for the sign-in page's form; without one the user gets in with a token that the service makes.
+    stop_timeout: seconds until the server must be gone.
+    """
+    admin = HubClient(url, token=service_token)
+    visitor = HubClient(url)
+    admin.stop_server(user, stop_timeout)
+    try:
+        if password:
+            visitor.sign_in(user, password)
+        else:
+            admin.create_user(user)
+            visitor = HubClient(url, token=admin.create_token(user, expires_in=3600))
+        yield visitor
+    finally:
+        admin.stop_server(user, stop_timeout)
+        admin.delete_user(user)
+
+
 def _execute(channels: websocket.WebSocket, code: str, deadline: float) -> str:
     """Send an execute_request and return the text of its stdout."""
     request_id = uuid.uuid4().hex

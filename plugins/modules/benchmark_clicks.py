@@ -116,20 +116,10 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("requests, websocket-client"), exception=hub_client.IMPORT_ERROR)
     params = module.params
     user, timeouts = params["user"], (params["start_timeout"], params["stop_timeout"])
-    admin = HubClient(params["url"], token=params["service_token"])
-    visitor = HubClient(params["url"])
+    who = (params["url"], params["service_token"], user, params["password"], params["stop_timeout"])
     try:
-        admin.stop_server(user, params["stop_timeout"])
-        try:
-            if params["password"]:
-                visitor.sign_in(user, params["password"])
-            else:
-                admin.create_user(user)
-                visitor = HubClient(params["url"], token=admin.create_token(user, expires_in=3600))
+        with hub_client.visit(*who) as visitor:
             times = [click(visitor, user, *timeouts) for _ in range(params["rounds"])]
-        finally:
-            admin.stop_server(user, params["stop_timeout"])
-            admin.delete_user(user)
     except (HubError, OSError) as error:  # requests' own errors are OSErrors
         module.fail_json(msg=f"The hub at {params['url']} could not be measured: {error}")
     names = ("click_to_jupyter", "click_to_vscode", "stop")

@@ -469,9 +469,7 @@ def _hub(_settings: Mapping[str, Any]) -> Dashboard:
                         "Failed sign-ins within a day",
                         (
                             Query(
-                                _or_zero(
-                                    f"round(sum(increase({_SIGN_INS}{{{_sign_in('failure')}}}[1d])))"
-                                ),
+                                _or_zero(f"round(sum(increase({_SIGN_INS}{{{_sign_in('failure')}}}[1d])))"),
                                 "failed",
                             ),
                         ),
