@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import requests
 from ansible_collections.jhok.lab.plugins.module_utils.hub_client import HubError
-from conftest import ADA, Person, Site
 from lab import wait_for
+from people import ADA, Person, Site
 
 OUTAGE = 60  # seconds
 UNIT = "for unit in nfs-ganesha nfs-server; do systemctl is-active --quiet $unit && echo $unit; done; true"
@@ -124,6 +124,7 @@ def test_the_machine_of_a_server_is_lost(site: Site, ada: Person, acknowledged: 
 
     def works() -> bool:
         with contextlib.suppress(HubError, requests.RequestException):
+            ada.hub.lab_page(ADA)  # the browser's page is loaded again: it had its session with the server that was
             return ada.run("print(open('journal').readline().strip())") == "0"
         return False
 
