@@ -18,7 +18,7 @@ TIMES := .cache/times
 # Says at the end which tasks took the time.
 PLAYBOOK := ANSIBLE_CALLBACKS_ENABLED=ansible.posix.profile_tasks ansible-playbook $(ARGS)
 # In the order of site.yml: they build one site on one lab.
-SCENARIOS := default bundle nfs_server node registry kubernetes storage jupyterhub users monitoring homes site culling faults interrupt
+SCENARIOS := default bundle nfs_server node registry kubernetes storage jupyterhub users monitoring homes site culling backup faults interrupt
 SOURCES := $(wildcard plugins tests images roles molecule docs)
 
 # $(call stage,name,how long it may take,command): says what goes on, runs it, notes how long it took.
@@ -61,7 +61,7 @@ unit: venv
 # themselves: a service that comes with a package is not left running.
 integration: venv
 	@missing=; command -v etcd >/dev/null || missing='etcd-server'; \
-	for program in docker-registry openssl chromium; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	for program in docker-registry openssl chromium restic zstd; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -q --no-install-recommends $$missing || exit; \
 	  [ ! -d /run/systemd/system ] || for unit in etcd docker-registry; do \

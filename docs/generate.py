@@ -30,6 +30,7 @@ ORDER = (
     "storage",
     "jupyterhub",
     "monitoring",
+    "backup",
 )
 
 

@@ -30,6 +30,7 @@ class Entry(NamedTuple):
 
     `kind` is `hex` or `alphanumeric` (`length` in characters), or `scrypt`: the salted hash of the entry named by
     `source`, made again only when that entry's value has changed. `announce`: a person has to be told the value.
+    `value`: what a new entry is to be, when people have kept it elsewhere.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Entry(NamedTuple):
     length: int = 0
     source: str | None = None
     announce: bool = False
+    value: str | None = None
 
 
 class Outcome(NamedTuple):
@@ -128,11 +130,16 @@ def ensure(store: dict[str, Any], entries: list[Entry], announced: list[str], re
             value = scrypt_hash(password, secrets.token_bytes(16)) if real else f"would-create:{entry.name}"
             records[entry.name] = {"kind": entry.kind, "value": value, "source_sha256": digest}
         else:
+            if record is not None and entry.value not in (None, "", record["value"]):
+                raise StoreError(
+                    f"holds another value of `{entry.name}` than the one given: find out which one is right, then remove "
+                    "the other, here or there"
+                )
             if record is not None:
                 continue
-            value = generate(entry.kind, entry.length) if real else f"would-create:{entry.name}"
+            value = entry.value or (generate(entry.kind, entry.length) if real else f"would-create:{entry.name}")
             records[entry.name] = {"kind": entry.kind, "value": value}
-            if entry.announce:
+            if entry.announce and not entry.value:
                 records[entry.name]["announced"] = False
         created.append(entry.name)
     for name in announced:

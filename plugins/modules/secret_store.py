@@ -51,6 +51,11 @@ options:
         description: A person has to be told the value. It is listed in RV(unannounced) until O(announced) names it.
         type: bool
         default: false
+      value:
+        description:
+          - What a missing entry is to be, instead of something random, because it was kept elsewhere. Empty, it is random.
+          - When the entry is there and another, the module fails.
+        type: str
   announced:
     description: Names of secrets that people have been told.
     type: list
@@ -218,6 +223,7 @@ def main() -> None:
         "length": {"type": "int", "default": 64},
         "source": {"type": "str"},
         "announce": {"type": "bool", "default": False},
+        "value": {"type": "str"},  # no_log here would hide it in what is returned
     }
     module = AnsibleModule(
         argument_spec={

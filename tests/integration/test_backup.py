@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jhok_backup
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "roles" / "backup" / "files" / "jhok_backup.py"
@@ -353,9 +354,10 @@ def test_a_restore_follows_no_link_out_of_a_home(machine: Machine) -> None:
     assert sorted(path.name for path in (machine.root / "nfs").iterdir()) == ["homes"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
+def test_a_restore_of_nonsense_is_refused(machine: Machine) -> None:
+    machine.do("run")
+    before = facts(machine.root / "nfs")
+    for arguments, reason in (
         (("--user=alice", "--path=../bob/notes/a.ipynb"), "not a path inside a home"),
         (("--user=alice", "--path=/etc/passwd"), "not a path inside a home"),
         (("--user=../alice",), "not the name of a user"),
@@ -363,12 +365,8 @@ def test_a_restore_follows_no_link_out_of_a_home(machine: Machine) -> None:
         (("--user=alice", "--path=notes/none.ipynb"), "has no /homes/alice/notes/none.ipynb"),
         (("--snapshot=2020-01-01",), "no backup as old as 2020-01-01"),
         (("--snapshot=ffffffffffff",), "no backup has this id"),
-    ],
-)
-def test_a_restore_of_nonsense_is_refused(machine: Machine, arguments: tuple[str, ...], reason: str) -> None:
-    machine.do("run")
-    before = facts(machine.root / "nfs")
-    assert reason in machine.refused("restore", *arguments)
+    ):
+        assert reason in machine.refused("restore", *arguments), arguments
     assert facts(machine.root / "nfs") == before
 
 
@@ -441,26 +439,49 @@ def test_a_damaged_database(machine: Machine) -> None:
     assert "jhok_backup_last_success_timestamp_seconds 0" in (machine.root / "metrics/jhok_backup.prom").read_text()
 
 
-def test_a_damaged_repository_is_found(machine: Machine) -> None:
+def test_a_damaged_repository_is_found_and_nothing_dropped(machine: Machine) -> None:
+    (machine.homes / "alice/big.bin").write_bytes(os.urandom(5 * MIB))
     machine.do("run")
-    for pack in (machine.root / "repository/data").rglob("*"):
-        if pack.is_file():
-            pack.chmod(0o600)
-            pack.write_bytes(os.urandom(pack.stat().st_size))
+    packs = sorted(
+        (machine.root / "repository/data").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size
+    )
+    kept = packs[-1].read_bytes()
+    packs[-1].unlink()
     state = machine.state
     state["checked"] = 0
     (machine.root / "state/state.json").write_text(json.dumps(state))
-    shutil.rmtree(machine.root / "cache")
-    for _week in range(13):
-        process = machine.start("run")
-        _out, err = process.communicate(timeout=300)
-        if process.returncode:
-            break
-        state = machine.state
-        state["checked"] = 0
-        (machine.root / "state/state.json").write_text(json.dumps(state))
-    assert "restic" in err
-    assert not machine.do("status")["ok"]
+    assert "restic check" in machine.refused("run")
+    answer = machine.do("status")
+    assert not answer["ok"]
+    assert "the repository is damaged" in answer["got"]
+    packs[-1].write_bytes(kept)
+    machine.do("run")
+    assert machine.do("status")["ok"]
+
+
+def test_a_file_that_cannot_be_read_is_no_good_backup(machine: Machine, tmp_path: Path) -> None:
+    """A stand-in for a disk's error: a restic that could not read one file."""
+    machine.do("run")
+    program = tmp_path / "bin/restic"
+    program.parent.mkdir()
+    error = {"message_type": "error", "error": {"Op": "read", "Err": 5}, "during": "archival"}
+    lines = [{**error, "item": "/homes/alice/notes/a.ipynb"}, {**error, "item": "/homes/alice/gone"}]
+    # Paths as restic gives them, which are those of the directory that it is in.
+    program.write_text(
+        "#!/bin/sh\n"
+        f'[ "$1" = backup ] || exec {shutil.which("restic")} "$@"\n'
+        f'{shutil.which("restic")} "$@" || exit\n'
+        + "".join(f"echo '{json.dumps(line)}' | sed \"s#/homes#$PWD/homes#\" >&2\n" for line in lines)
+        + "exit 3\n"
+    )
+    program.chmod(0o755)
+    os.environ["PATH"], path = f"{program.parent}:{os.environ['PATH']}", os.environ["PATH"]
+    try:
+        said = machine.refused("run")
+    finally:
+        os.environ["PATH"] = path
+    assert "lacks 1 files: " in said
+    assert "/homes/alice/notes/a.ipynb Input/output error" in said
 
 
 def wait_until(what: Callable[[], object]) -> None:
@@ -498,11 +519,28 @@ def test_two_do_not_run_at_once(machine: Machine) -> None:
     assert first.returncode == 0, err
 
 
-def test_old_snapshots_go(machine: Machine) -> None:
-    machine.config["keep"] = {"daily": 1}
-    ids = [machine.do("run")["snapshot"] for _ in range(3)]
-    names = [path.name for path in (machine.root / "repository/snapshots").iterdir()]
-    assert [name[:8] for name in names] == [ids[-1][:8]]
+def test_old_snapshots_go_and_those_of_two_days_stay(machine: Machine) -> None:
+    machine.config["keep"] = {"daily": 3}
+    environment = {
+        **os.environ,
+        "RESTIC_REPOSITORY": machine.config["repository"],
+        "RESTIC_PASSWORD": "the-repository-opens-with-this",
+        "RESTIC_CACHE_DIR": machine.config["cache"],
+    }
+    now = time.time()
+    for days in (9, 5, 4, 0.3):
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now - days * 86400))
+        command = ["restic", "backup", "--quiet", "--host=jhok", "--tag=jhok", f"--time={moment}", str(machine.homes)]
+        subprocess.run(command, env=environment, check=True)
+    ids = [machine.do("run")["snapshot"] for _ in range(2)]
+    listed = subprocess.run(["restic", "snapshots", "--json"], env=environment, capture_output=True, check=True)
+    found = {one["short_id"]: one["time"] for one in json.loads(listed.stdout)}
+    assert {one[:8] for one in ids} <= set(found)
+    ages = sorted(round((now - jhok_backup.moment(one)) / 86400, 1) for one in found.values())
+    # Of days: today, and of the two before that have one, yesterday's or the 4th and 5th.
+    assert ages[-1] in (4, 5)
+    assert 9 not in ages
+    assert 0.3 in ages
 
 
 # ------------------------------------------------------------------ archive

@@ -66,8 +66,13 @@ def excludes(patterns: Sequence[str], homes: Path) -> list[str]:
 
 
 def keeps(keep: Mapping[str, int]) -> list[str]:
-    """Return restic's options for how many snapshots of each period are kept."""
-    return [f"--keep-{period}={number}" for period, number in sorted(keep.items()) if int(number) > 0]
+    """Return restic's options for how many snapshots of each period are kept, besides all of the last two days.
+
+    Else a backup made by hand in an emergency would drop the one of the night before.
+    """
+    return ["--keep-within=2d"] + [
+        f"--keep-{period}={number}" for period, number in sorted(keep.items()) if int(number) > 0
+    ]
 
 
 def literal(path: str) -> str:
@@ -371,6 +376,14 @@ class Restic:
             text = text.replace(secret, HIDDEN)
         return BackupError(text)
 
+    def unlock(self) -> None:
+        """Remove the locks that processes have left which are dead."""
+        if self.call("list", "locks").split():
+            self.call("unlock")  # what is old, or whose number no process has
+        locks = self.call("list", "locks").split()
+        if locks and all(is_dead(json.loads(self.call("--no-lock", "cat", "lock", lock))) for lock in locks):
+            self.call("unlock", "--remove-all")
+
     def version(self) -> tuple[int, ...]:
         """Return restic's version."""
         found = re.search(r"(\d+)\.(\d+)", self.call("version"))
@@ -386,6 +399,17 @@ class Restic:
         lines = self.call("ls", "--json", *options, snapshot, path).splitlines()
         nodes = (json.loads(line) for line in lines if line.startswith("{"))
         return [node for node in nodes if node.get("struct_type", node.get("message_type")) == "node"]
+
+
+def is_dead(lock: Mapping[str, Any]) -> bool:
+    """Return whether a lock is of a process of this machine whose number something else has, as after a restart."""
+    if lock["hostname"] != os.uname().nodename:
+        return False
+    try:
+        name, _, rest = Path(f"/proc/{lock['pid']}/stat").read_text().partition("(")[2].rpartition(")")
+    except FileNotFoundError:
+        return True
+    return name != "restic" or rest.split()[0] == "Z"
 
 
 def init(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -449,7 +473,7 @@ def backup(config: Mapping[str, Any], *, allow_empty: bool = False) -> dict[str,
 
 
 def save(config: Mapping[str, Any], state: dict[str, Any], began: float, *, allow_empty: bool) -> None:
-    """Make a snapshot, then drop old ones and, once a week, check the repository; `state` learns of it."""
+    """Make a snapshot, check part of the repository once a week, drop old snapshots; `state` learns of it."""
     restic = Restic(config)
     stage = Path(config["state"]) / "stage"
     shutil.rmtree(stage, ignore_errors=True)
@@ -465,7 +489,7 @@ def save(config: Mapping[str, Any], state: dict[str, Any], began: float, *, allo
                 f"{homes} is empty, and had {state['homes']} homes at the last backup: is their disk there? If they "
                 "are really gone, run the backup once with --allow-empty"
             )
-        restic.call("unlock")  # locks of a process that is dead
+        restic.unlock()
         copy_database(Path(config["hub_db"]), stage / Path(config["hub_db"]).name)
         with view(config, homes, stage) as saved:
             summary = snapshot(restic, config, saved)
@@ -480,8 +504,7 @@ def save(config: Mapping[str, Any], state: dict[str, Any], began: float, *, allo
         "seconds": round(time.time() - began, 1),
         "vanished": summary["vanished"],
     }
-    restic.call("forget", "--prune", f"--tag={TAG}", "--group-by=", *keeps(config["keep"]))
-    if began - state.get("checked", 0) > CHECK_DAYS * 86400:
+    if state.get("damage") or began - state.get("checked", 0) > CHECK_DAYS * 86400:
         part = state.get("check_part", 0) % CHECK_PARTS + 1
         try:
             restic.call("check", f"--read-data-subset={part}/{CHECK_PARTS}")
@@ -489,6 +512,8 @@ def save(config: Mapping[str, Any], state: dict[str, Any], began: float, *, allo
             state["damage"] = str(error)
             raise
         state.update(checked=began, check_part=part, damage="")
+    # Last: of a damaged repository nothing is dropped.
+    restic.call("forget", "--prune", f"--tag={TAG}", "--group-by=", *keeps(config["keep"]))
 
 
 def snapshot(restic: Restic, config: Mapping[str, Any], saved: Path) -> dict[str, Any]:
@@ -507,15 +532,22 @@ def snapshot(restic: Restic, config: Mapping[str, Any], saved: Path) -> dict[str
     summary = next((m for m in messages if m.get("message_type") == "summary"), None)
     if summary is None or done.returncode not in (0, 3):
         raise restic.error("backup", done)
-    unread = {str(m.get("item")): m.get("error") for m in messages if m.get("message_type") == "error"}
-    left = {item: why for item, why in unread.items() if os.path.lexists(saved / item)}
+    unread = {str(m.get("item")): reason(m) for m in messages if m.get("message_type") == "error"}
+    left = sorted(item for item in unread if os.path.lexists(saved / item))
     if left or (done.returncode and not unread):
-        item, why = next(iter(left.items()), ("", "a file could not be read"))
-        words = why.get("message") or why if isinstance(why, dict) else why
-        raise BackupError(
-            f"snapshot {summary['snapshot_id'][:8]} lacks {len(left) or 'some'} files, the first: {item}: {words}"
-        )
+        words = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+        why = unread[left[0]] if left else words[0] if words else f"restic ended with {done.returncode}"
+        raise BackupError(f"snapshot {summary['snapshot_id'][:8]} lacks {len(left)} files: {' '.join(left[:1])} {why}")
     return {**summary, "vanished": len(unread)}
+
+
+def reason(message: Mapping[str, Any]) -> str:
+    """Return why restic could not read something; versions differ in how they say it."""
+    error = message.get("error") or {}
+    if isinstance(error, str) or "message" in error:
+        return error if isinstance(error, str) else str(error["message"])
+    number = error.get("Err")
+    return os.strerror(number) if isinstance(number, int) else json.dumps(error)
 
 
 def status(config: Mapping[str, Any], days: float) -> dict[str, Any]:
