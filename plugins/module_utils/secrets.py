@@ -132,8 +132,8 @@ def ensure(store: dict[str, Any], entries: list[Entry], announced: list[str], re
         else:
             if record is not None and entry.value not in (None, "", record["value"]):
                 raise StoreError(
-                    f"holds another value of `{entry.name}` than the one given: find out which one is right, then remove "
-                    "the other, here or there"
+                    f"holds another value of `{entry.name}` than the one given: find out which one is right, and "
+                    "remove the other, here or there"
                 )
             if record is not None:
                 continue

@@ -53,7 +53,7 @@ options:
         default: false
       value:
         description:
-          - What a missing entry is to be, instead of something random, because it was kept elsewhere. Empty, it is random.
+          - What a missing entry is to be, instead of random, because it was kept elsewhere. Empty, it is random.
           - When the entry is there and another, the module fails.
         type: str
   announced:

@@ -89,6 +89,10 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "monitoring_backup_max_age_days": (1, 365, "there would always be an alert, or never one"),
     "monitoring_traffic_budget_gb": (0, math.inf, "nobody's traffic is below it; 0 is no limit"),
 }
+BACKUP, BACKUP_ENVIRONMENT = "backup_repository", "backup_environment"
+BACKUP_SCHEDULE, BACKUP_KEEP, BACKUP_EXCLUDE = "backup_schedule", "backup_keep", "backup_exclude"
+BACKUP_SAME_DISK, BACKUP_AGE = "backup_allow_same_disk", "backup_max_age_days"
+NFS_PATH = "nfs_server_path"
 BUNDLE_SOURCE = "bundle_source"
 BUNDLE_VERSION = "bundle_kubernetes_version"
 READ = (
@@ -134,6 +138,14 @@ READ = (
     OWN_RULES,
     RECEIVERS,
     *RANGES,
+    BACKUP,
+    BACKUP_ENVIRONMENT,
+    BACKUP_SCHEDULE,
+    BACKUP_KEEP,
+    BACKUP_EXCLUDE,
+    BACKUP_SAME_DISK,
+    BACKUP_AGE,
+    NFS_PATH,
 )
 
 _NODE_PORT_RANGE = range(30000, 32768)
@@ -167,6 +179,12 @@ _NO_ENVIRONMENTS = {"hub", "proxy", "prometheus", "exporter", "dashboards", "gra
 _MOST_GPUS = 16  # of one machine, as the largest of today have them
 _DEBIAN_KUBERNETES = "v1.20.2"  # the one version that Debian has the source of
 _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+# What restic can reach; `rclone:` needs a program that role backup does not install.
+_REPOSITORY = re.compile(r"(sftp|rest|s3|b2|azure|gs|swift):\S+")
+_CREDENTIALS = re.compile(r"(?<=//)[^/@\s]+@")
+_CALENDAR = re.compile(r"[A-Za-z0-9*:.,/~ _+-]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RESTICS_OWN = {"RESTIC_REPOSITORY", "RESTIC_PASSWORD", "RESTIC_CACHE_DIR", "RESTIC_PROGRESS_FPS"}
 _SECRET_NAME = re.compile(r"(secret|passw(or)?d|token|_pass)$")
 
 
@@ -878,6 +896,62 @@ def _web_address(text: str) -> SplitResult | None:
     return parts if fine else None
 
 
+def _backup_problems(site: Site) -> Iterator[Problem]:
+    """Judge where backups go, when, and what is kept."""
+    yield from _repository_problems(site)
+    schedule = site.value(BACKUP_SCHEDULE)
+    if isinstance(schedule, str) and not _CALENDAR.fullmatch(schedule):
+        do = "write it like *-*-* 03:00:00 or Mon..Fri 22:30 (man systemd.time, Calendar Events)"
+        yield site.problem(BACKUP_SCHEDULE, "systemd's calendar has no such characters", do)
+    keep = site.value(BACKUP_KEEP)
+    numbers = [value for value in keep.values() if number_of(value) is not None] if isinstance(keep, dict) else []
+    for key, value in keep.items() if isinstance(keep, dict) else ():
+        if (number_of(value) or 0) < 0:
+            yield Problem(
+                site.where(BACKUP_KEEP), f"{BACKUP_KEEP}.{key}", show(value), "not a number", "write 0 or more"
+            )
+    if isinstance(keep, dict) and len(numbers) == len(keep) and sum(numbers) <= 0:
+        what = "after two days no backup would be left"
+        yield site.problem(BACKUP_KEEP, what, "keep some days, weeks or months, e.g. {daily: 7, weekly: 4, monthly: 6}")
+    excluded = site.value(BACKUP_EXCLUDE)
+    for number, pattern in enumerate(excluded if isinstance(excluded, list) else []):
+        if isinstance(pattern, str) and (not pattern.strip("/* ") or pattern.startswith(("/", "~")) or "\n" in pattern):
+            what = "not a pattern relative to a home, or one that leaves out everything"
+            do = "write it like .cache or **/node_modules"
+            yield Problem(site.where(BACKUP_EXCLUDE), f"{BACKUP_EXCLUDE}[{number}]", show(pattern), what, do)
+    days = number_of(site.value(BACKUP_AGE))
+    if days is not None and not 1 <= days <= 365:
+        what, do = "every backup would be too old, or none", "write a number from 1 to 365"
+        yield site.problem(BACKUP_AGE, what, do)
+
+
+def _repository_problems(site: Site) -> Iterator[Problem]:
+    given = site.value(BACKUP)
+    environment = site.value(BACKUP_ENVIRONMENT)
+    for name, value in environment.items() if isinstance(environment, dict) else ():
+        path = f"{BACKUP_ENVIRONMENT}.{name}"
+        if not _VARIABLE.fullmatch(str(name)) or name in _RESTICS_OWN:
+            what = "restic gets this one from the role" if name in _RESTICS_OWN else "not the name of a variable"
+            yield Problem(site.where(BACKUP_ENVIRONMENT), path, HIDDEN, what, "remove it, or correct the name")
+        elif isinstance(value, (dict, list)) or value in (None, ""):
+            yield Problem(site.where(BACKUP_ENVIRONMENT), path, HIDDEN, "not a text", "write the variable's value")
+    if not isinstance(given, str) or not given:
+        return
+    wrong = partial(Problem, site.where(BACKUP), BACKUP, show(_CREDENTIALS.sub("…@", given)))
+    if not given.startswith("/"):
+        if not _REPOSITORY.fullmatch(given):
+            do = "write an absolute path, or sftp:user@host:/path, rest:https://host/path, s3:https://host/bucket"
+            yield wrong("neither an absolute path nor an address of restic's", do)
+        return
+    path, homes = (f"/{given.strip('/')}/", f"/{str(site.value(NFS_PATH)).strip('/')}/")
+    inside = path.startswith(homes) and bool(site.groups.get("nfs_server"))
+    if inside and (path.startswith(f"{homes}homes/") or site.value(BACKUP_SAME_DISK) is not True):
+        what = f"it lies in {NFS_PATH} ({site.value(NFS_PATH)}), and would be lost with the homes"
+        yield wrong(
+            what, f"name another disk or machine; to put up with that, one beside homes and {BACKUP_SAME_DISK}: true"
+        )
+
+
 def _secret_problems(site: Site) -> Iterator[Problem]:
     for host in [CONTROL, *site.machines]:
         for name, value in site.given.get(host, {}).items():
@@ -919,6 +993,7 @@ _RULES: tuple[Callable[[Site], Iterator[Problem]], ...] = (
     _stop_problems,
     _page_problems,
     _monitoring_problems,
+    _backup_problems,
     _secret_problems,
     _template_problems,
 )

@@ -784,8 +784,8 @@ def pack(target: Path, homes: Path, user: str) -> None:
     kept = ["--numeric-owner", "--acls", "--xattrs", "--xattrs-include=*"]
     run("tar", "--create", "--zstd", "--sparse", *kept, f"--file={target}", f"--directory={homes}", user)
     run("zstd", "--test", "--quiet", target)
-    with contextlib.suppress(OSError):
-        os.sync()
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
     run("tar", "--compare", "--zstd", "--numeric-owner", f"--file={target}", f"--directory={homes}")
 
 

@@ -116,6 +116,22 @@ def test_a_password_is_announced_once(store: Store) -> None:
     assert store(entries=ALL)["unannounced"] == []
 
 
+def test_a_value_that_was_kept_elsewhere_is_taken_once(store: Store) -> None:
+    kept = {**PASSWORD, "value": "kept-in-a-safe-place"}
+    seen = store(check=True, entries=[kept])
+    assert seen["secrets"] == {"hub/password/demo": "kept-in-a-safe-place"}
+    first = store(entries=[kept])
+    assert (first["changed"], first["unannounced"]) == (True, []), "who has kept it need not be told"
+    assert first["secrets"] == {"hub/password/demo": "kept-in-a-safe-place"}
+    assert store(entries=[kept])["changed"] is False
+    assert store(entries=[{**kept, "value": ""}])["changed"] is False
+    other = store(entries=[{**kept, "value": "another-one-of-somebody"}])
+    assert other["failed"]
+    assert "another value of `hub/password/demo`" in other["msg"]
+    assert "another-one-of-somebody" not in other["msg"]
+    assert store.records()["hub/password/demo"]["value"] == "kept-in-a-safe-place"
+
+
 def test_a_changed_password_gets_a_new_hash(store: Store) -> None:
     before = store(entries=ALL)["secrets"]
     document = json.loads(store.path.read_text())
