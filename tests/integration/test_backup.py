@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,11 +19,9 @@ from typing import Any
 
 import jhok_backup
 import pytest
+from home_content import MIB, SMALL_FILES, facts, fill, own
 
 SCRIPT = Path(__file__).parents[2] / "roles" / "backup" / "files" / "jhok_backup.py"
-MIB = 1024 * 1024
-SMALL_FILES = 10_000
-LONG_AGO = 1_500_000_000_123_456_789
 
 pytestmark = [
     pytest.mark.integration,
@@ -116,7 +113,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         home = made.homes / user
         (home / "notes").mkdir(parents=True)
         (home / "notes" / "a.ipynb").write_text(f"the first of {user}")
-        own(home)
+        own(home, 1000, 100)
         home.chmod(0o700)
     assert made.do("init") == {"changed": True, "repository": config["repository"], "snapshots": 0}
     yield made
@@ -124,77 +121,10 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     assert left == []
 
 
-def own(home: Path) -> None:
-    for path in [home, *home.rglob("*")]:
-        os.chown(path, 1000, 100, follow_symlinks=False)
-
-
-def facts(directory: Path) -> dict[str, tuple[Any, ...]]:
-    """Return all that a backup has to bring back, by path; hard links by the path that comes first."""
-    found: dict[str, tuple[Any, ...]] = {}
-    first: dict[int, str] = {}
-    for path in sorted([directory, *directory.rglob("*")]):
-        status, name = path.lstat(), str(path.relative_to(directory))
-        content: object = ""
-        if path.is_symlink():
-            content = str(path.readlink())
-        elif path.is_file():
-            content = hashlib.sha256(path.read_bytes()).hexdigest(), first.setdefault(status.st_ino, name)
-        names = () if path.is_symlink() else tuple((x, os.getxattr(path, x)) for x in sorted(os.listxattr(path)))
-        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
-        found[name] = (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, size, content, names)
-    return found
-
-
-def fill(home: Path) -> None:
-    """Put into a home what homes have."""
-    repository = home / "project"
-    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run(["git", "init", "-q", str(repository)], check=True)
-    (repository / "main.py").write_text("print(1)\n")
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
-    with sqlite3.connect(home / "results.sqlite") as database:
-        database.execute("CREATE TABLE runs (number INTEGER)")
-        database.executemany("INSERT INTO runs VALUES (?)", ((n,) for n in range(1000)))
-    database.close()
-    for number in range(SMALL_FILES):
-        directory = home / "small" / str(number % 100)
-        if number < 100:
-            directory.mkdir(parents=True)
-        (directory / f"{number}.txt").write_text(f"file {number}\n")
-    with (home / "sparse.bin").open("wb") as file:
-        file.write(b"begin")
-        file.seek(200 * MIB)
-        file.write(b"end")
-    (home / "数据 é\u0301" / "new\nline 'quote\" * [x]").mkdir(parents=True)
-    (home / "数据 é\u0301" / "文件 😀.txt").write_text("unicode")
-    (home / os.fsdecode(b"latin-\xe9.txt")).write_text("no unicode at all")
-    (home / "big.bin").write_bytes(os.urandom(5 * MIB))
-    os.link(home / "big.bin", home / "small" / "the same.bin")
-    (home / "link").symlink_to("project/main.py")
-    (home / "dangling").symlink_to("/nowhere/at all")
-    (home / "empty").mkdir()
-    os.mkfifo(home / "pipe")
-    own(home)
-    (home / "shared").mkdir()
-    os.chown(home / "shared", 1000, 2000)
-    (home / "shared").chmod(0o2775)
-    (home / "secret").write_text("only for me")
-    (home / "secret").chmod(0o400)
-    (home / "run.sh").write_text("#!/bin/sh\n")
-    (home / "run.sh").chmod(0o4755)
-    os.chown(home / "run.sh", 1234, 5678)
-    (home / "run.sh").chmod(0o4755)
-    os.setxattr(home / "secret", "user.origin", b"from \x00 somewhere")
-    for path in ("link", "empty", "small/0", "big.bin", "数据 é\u0301"):
-        os.utime(home / path, ns=(LONG_AGO, LONG_AGO), follow_symlinks=False)
-    os.utime(home, ns=(LONG_AGO, LONG_AGO))
-
-
 def test_all_comes_back_byte_for_byte_after_a_backup_under_load(machine: Machine) -> None:
     alice = machine.homes / "alice"
     fill(alice)
+    os.mkfifo(alice / "empty" / "pipe")
     (alice / ".cache").mkdir()
     (alice / ".cache" / "wheel").write_text("can be had again")
     before = facts(machine.homes)
@@ -331,7 +261,7 @@ def test_a_file_comes_back_with_the_directories_that_it_was_in(machine: Machine)
     deep = machine.homes / "alice/one/two/three.txt"
     deep.parent.mkdir(parents=True)
     deep.write_text("deep")
-    own(machine.homes / "alice")
+    own(machine.homes / "alice", 1000, 100)
     deep.parent.parent.chmod(0o750)
     machine.do("run")
     shutil.rmtree(machine.homes / "alice/one")
@@ -549,8 +479,6 @@ def test_old_snapshots_go_and_those_of_two_days_stay(machine: Machine) -> None:
 def test_an_archive_holds_the_home_and_the_home_is_gone(machine: Machine) -> None:
     alice = machine.homes / "alice"
     fill(alice)
-    (alice / "pipe").unlink()
-    os.utime(alice, ns=(LONG_AGO, LONG_AGO))
     before = facts(alice)
     plan = machine.do("archive", "--user=alice", "--dry-run")
     assert facts(alice) == before
