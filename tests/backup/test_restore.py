@@ -91,10 +91,11 @@ def lab() -> Lab:
 def test_everything_comes_back_after_everything_was_lost(lab: Lab) -> None:
     passwords = {user: lab.password(user) for user in ("anna", "ben")}
     anna = lab.visitor("anna", passwords["anna"])
-    lab.on_machine(f"install -d -m 0700 -o 1000 -g 100 {lab.homes}/ben")
+    lab.visitor("ben", passwords["ben"]).stop_server("ben", 60)
     for user in passwords:
-        lab.on_machine(f"install -d -o 1000 -g 100 {lab.homes}/{user}/kept")
-        lab.on_machine(f"python3 - fill {lab.homes}/{user}/kept", CONTENT)
+        home = f"{lab.homes}/{user}"
+        lab.on_machine(f"install -d -o $(stat -c %u {home}) -g $(stat -c %g {home}) {home}/kept")
+        lab.on_machine(f"python3 - fill {home}/kept", CONTENT)
     before = {user: lab.facts(user) for user in passwords}
     writer = threading.Thread(target=write, args=[anna], daemon=True)
     writer.start()

@@ -64,6 +64,7 @@ def fill(home: Path) -> None:
     os.chown(home / "shared", owner.st_uid, 2000)
     (home / "shared").chmod(0o2775)
     (home / "secret").write_text("only for me")
+    os.chown(home / "secret", owner.st_uid, owner.st_gid)
     os.setxattr(home / "secret", "user.origin", b"from \x00 somewhere")
     (home / "secret").chmod(0o400)
     (home / "run.sh").write_text("#!/bin/sh\n")
