@@ -338,7 +338,7 @@ def test_why_a_home_cannot_be_used_is_told_at_once(config: Config, monkeypatch: 
         try:
             await made.wait_for_pod(starting, SimpleNamespace())
         except SpawnException as error:
-            return str(error.log_message)
+            return str(error)
         return ""
 
     for status in (failed, again):

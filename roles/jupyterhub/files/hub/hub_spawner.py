@@ -34,6 +34,13 @@ HOME = "/home/{unescaped_username}"
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
 
 
+class StartError(SpawnException):
+    """A start failed for a reason that people can do something about. Pages show it as it is."""
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+
 class LabSpawner(KubeSpawner):
     """KubeSpawner that starts servers in turn and lets go of a pod as soon as its containers have ended.
 
@@ -68,7 +75,7 @@ class LabSpawner(KubeSpawner):
                 await wait_for_http_server(url_path_join(url, self.server.base_url, "api"), timeout=self.http_timeout)
         except TimeoutError as error:
             if self._has_no_room():  # no fault of the hub: it exits after a number of faults in a row
-                raise SpawnException(NO_ROOM_LEFT, reason="capacity", status_code=503) from error
+                raise StartError(NO_ROOM_LEFT, reason="capacity", status_code=503) from error
             raise TimeoutError(missed) from error
         finally:
             self.start_timeout = self.pod_timeout
@@ -82,7 +89,7 @@ class LabSpawner(KubeSpawner):
         """Wait for a pod. One that no machine has room for does not hold up the others.
 
         Raises:
-            SpawnException: its home cannot be used.
+            StartError: its home cannot be used.
 
         """
         try:
@@ -90,7 +97,7 @@ class LabSpawner(KubeSpawner):
                 if self._has_no_room():
                     place.give_back()
                 if why := refusal(self._pod()):  # it would be tried again until the time is over
-                    raise SpawnException(why, reason="home", status_code=503)
+                    raise StartError(why, reason="home", status_code=503)
             url: str = starting.result()
         finally:
             starting.cancel()
