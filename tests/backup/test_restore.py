@@ -77,6 +77,7 @@ class Lab:
         client = HubClient(self.url)
         client.sign_in(user, password)
         client.start_server(user, {}, START_SECONDS)
+        client.lab_page(user)  # brings the server's cookies
         return client
 
 
