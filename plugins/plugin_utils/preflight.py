@@ -64,8 +64,8 @@ GITHUB_CALLBACK = "jupyterhub_github_callback_url"
 GITHUB_ORGANIZATIONS = "jupyterhub_github_organizations"
 GITHUB_TEAMS = "jupyterhub_github_teams"
 USER_LISTS = ("jupyterhub_users", "jupyterhub_admins")
-GUARD_PORTS = "node_guard_ports"
-CIDR_LISTS = ("jupyterhub_user_allowed_cidrs",)
+GUARD_PORTS, GUARD_POD_PORTS = "node_guard_ports", "node_guard_pod_ports"
+CIDR_LISTS = ("jupyterhub_user_allowed_cidrs", "node_guard_allowed_cidrs")
 ENVIRONMENTS, SIZES, GPUS = "jupyterhub_environments", "jupyterhub_sizes", "jupyterhub_gpus"
 IMAGES_CATALOGUE, IMAGES_EXTRA = "images_catalogue", "images_extra"
 HUB_URL = "jupyterhub_url"
@@ -113,6 +113,7 @@ READ = (
     GITHUB_TEAMS,
     *USER_LISTS,
     GUARD_PORTS,
+    GUARD_POD_PORTS,
     *CIDR_LISTS,
     ENVIRONMENTS,
     SIZES,
@@ -455,17 +456,21 @@ def _port_problems(site: Site) -> Iterator[Problem]:
         if port in seen:
             yield site.problem(name, f"{seen[port]} has the same port", "choose another port")
         seen.setdefault(port, name)
-    closed = site.value(GUARD_PORTS)
-    if closed == []:
-        what = "it closes nothing"
-        yield site.problem(GUARD_PORTS, what, "remove it for the usual ports, or set node_guard: false")
-    for number, port in enumerate(closed if isinstance(closed, list) else []):
-        where, item = site.where(GUARD_PORTS), f"{GUARD_PORTS}[{number}]"
-        if str(port) == "6443":
-            what = "pods need Kubernetes' API, which asks who they are"
-            yield Problem(where, item, show(port), what, "remove it")
-        elif str(port).isdigit() and not 0 < int(port) < 65536:
-            yield Problem(where, item, show(port), "not a port", "choose one from 1 to 65535")
+    nothing = {
+        GUARD_PORTS: ("it closes nothing", "set node_guard: false"),
+        GUARD_POD_PORTS: ("the site's own pods could not speak to each other", "name their ports, too"),
+    }
+    for name, (what, otherwise) in nothing.items():
+        ports = site.value(name)
+        if ports == []:
+            yield site.problem(name, what, f"remove it for the usual ports, or {otherwise}")
+        for number, port in enumerate(ports if isinstance(ports, list) else []):
+            where, item = site.where(name), f"{name}[{number}]"
+            if name == GUARD_PORTS and str(port) == "6443":
+                what = "pods need Kubernetes' API, which asks who they are"
+                yield Problem(where, item, show(port), what, "remove it")
+            elif str(port).isdigit() and not 0 < int(port) < 65536:
+                yield Problem(where, item, show(port), "not a port", "choose one from 1 to 65535")
 
 
 def _value_problems(site: Site) -> Iterator[Problem]:
