@@ -45,6 +45,10 @@ machine:
     hostname: {description: The kernel's host name., type: str}
     machine_id: {description: "C(/etc/machine-id).", type: str}
     product_uuid: {description: UUID of the (virtual) hardware; empty in a container., type: str}
+    packages:
+      description: Which of Docker's own packages, C(containerd.io) and C(docker-ce), are installed.
+      type: list
+      elements: str
     kernel_release: {description: Release of the running kernel., type: str}
     kernel: {description: Which of overlay and br_netfilter the kernel has or can load., type: list, elements: str}
     ports: {description: "Owner (a process' name, may be empty) of each TCP port that is listened on.", type: dict}
@@ -54,12 +58,13 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
 _LISTEN = "0A"  # state of a listening socket in /proc/net/tcp
+_DOCKER = ("containerd.io", "docker-ce")  # Docker's own packages, which Debian's containerd and runc replace
 
 
 def _read(path: str) -> str:
@@ -81,6 +86,18 @@ def listening(text: str) -> Iterator[tuple[int, str]]:
         fields = line.split()
         if len(fields) > 9 and fields[3] == _LISTEN:
             yield int(fields[1].rsplit(":", 1)[1], 16), fields[9]
+
+
+def installed(status: str, names: Iterable[str]) -> list[str]:
+    """Return which of the packages are installed, from the text of dpkg's status file."""
+    wanted, found, name = set(names), set(), ""
+    for line in status.splitlines():
+        key, _, value = line.partition(": ")
+        if key == "Package":
+            name = value
+        elif key == "Status" and value.endswith(" installed") and name in wanted:
+            found.add(name)
+    return sorted(found)
 
 
 def _owners(inodes: set[str]) -> dict[str, str]:
@@ -175,6 +192,7 @@ def main() -> None:
             "machine_id": _read("/etc/machine-id"),
             # A container sees its host's.
             "product_uuid": "" if Path("/run/systemd/container").exists() else _read("/sys/class/dmi/id/product_uuid"),
+            "packages": installed(_read("/var/lib/dpkg/status"), _DOCKER),
             "kernel_release": release,
             "kernel": _kernel_modules(release),
             "ports": _ports(),

@@ -71,7 +71,7 @@ def judge_machines(site: Site, machines: Machines, limits: Mapping[str, Any]) ->
     found: list[Problem] = []
     for host in sorted(machines):
         machine = machines[host]
-        for rule in (_system, _resources, _kernel):
+        for rule in (_system, _packages, _resources, _kernel):
             found += rule(site, host, machine, limits)
         found += _identity(site, host, machine)
         found += _ports(site, host, machine)
@@ -97,6 +97,16 @@ def _system(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[
         supported = "; ".join(f"{name.capitalize()} {', '.join(versions)}" for name, versions in SUPPORTED.items())
         do = f"install one that is supported: {supported}"
         yield Problem(host, "operating system", f"{os_id} {version}".strip(), "not supported", do)
+
+
+def _packages(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[str, Any]) -> Iterator[Problem]:
+    if _is_node(site, host) and site.value(MANAGE) is not False and machine["packages"]:
+        what = "apt removes them, and Docker with them, when role node installs the distribution's containerd"
+        do = (
+            "choose another machine, or remove them yourself (apt remove containerd.io docker-ce); the distribution's "
+            "docker.io gets along with Kubernetes"
+        )
+        yield Problem(host, "packages", ", ".join(machine["packages"]), what, do)
 
 
 def _resources(site: Site, host: str, machine: Mapping[str, Any], limits: Mapping[str, Any]) -> Iterator[Problem]:

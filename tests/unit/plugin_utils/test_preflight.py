@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.jhok.lab.plugins.modules.machine_facts import disks, listening, os_release
+from ansible_collections.jhok.lab.plugins.modules.machine_facts import disks, installed, listening, os_release
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import Problem, Site, judge, report
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_files import Definition, Scan
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_machine import judge_machines
@@ -37,6 +37,7 @@ GOOD: dict[str, Any] = {
     "hostname": "master",
     "machine_id": "a",
     "product_uuid": "",
+    "packages": [],
     "kernel_release": "6.1",
     "kernel": ["overlay", "br_netfilter"],
     "ports": {"22": "sshd", "6443": "kube-apiserver", "2049": "", "9100": "prometheus-node", "9790": "prometheus"},
@@ -68,6 +69,7 @@ def test_good_machines_have_no_problem() -> None:
     [
         ({"os_version": "11"}, ["master", "debian 11", "not supported", "Ubuntu 22.04"]),
         ({"os_id": "rocky", "os_version": "9"}, ["master", "rocky 9"]),
+        ({"packages": ["containerd.io", "docker-ce"]}, ["packages = containerd.io, docker-ce", "docker.io"]),
         ({"memory_mb": 1800}, ["memory = 1800 MB", "control plane needs 1950 MB"]),
         ({"cpus": 1}, ["CPUs = 1", "kubeadm refuses less"]),
         ({"free_gb": {"/": 30.0, "/var": 3.25}}, ["free disk on /var = 3.2 GB", "20 GB", "preflight_disk_gb"]),
@@ -235,6 +237,14 @@ def test_the_inventory_of_the_closest_group_wins() -> None:
     assert found is not None
     assert found.where == "near:1"
     assert scan.locate("b", "h", []) is None
+
+
+def test_installed_packages_are_read() -> None:
+    text = (
+        "Package: docker-ce\nStatus: deinstall ok config-files\nDescription: x\n\n"
+        "Package: containerd.io\nStatus: install ok installed\n\nPackage: vim\nStatus: install ok installed\n"
+    )
+    assert installed(text, ["docker-ce", "containerd.io"]) == ["containerd.io"]
 
 
 def test_os_release_is_read() -> None:
