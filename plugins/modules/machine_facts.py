@@ -33,6 +33,7 @@ machine:
   contains:
     os_id: {description: "C(ID) of C(/etc/os-release).", type: str}
     os_version: {description: "C(VERSION_ID) of C(/etc/os-release).", type: str}
+    architecture: {description: "The hardware's name as C(uname -m) has it.", type: str}
     memory_mb: {description: Memory in units of 1024 x 1024 bytes., type: int}
     cpus: {description: CPUs that this machine's processes may use., type: int}
     free_gb: {description: "Free space of C(/) and C(/var) in units of 10^9 bytes.", type: dict}
@@ -181,6 +182,7 @@ def main() -> None:
         machine={
             "os_id": system.get("ID", ""),
             "os_version": system.get("VERSION_ID", ""),
+            "architecture": os.uname().machine,
             "memory_mb": int(memory) // 1024,
             "cpus": len(os.sched_getaffinity(0)),
             "free_gb": {path: round(_free_gb(path), 2) for path in ("/", "/var")},

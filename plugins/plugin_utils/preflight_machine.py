@@ -21,6 +21,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import (
     number_of,
 )
 
+ARCHITECTURE = "x86_64"  # the bundle's: its programs and images are made or fetched for no other
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
 
 # Who may already hold a port when site.yml runs again. The kernel's own listeners (NFS) have no process.
@@ -71,7 +72,7 @@ def judge_machines(site: Site, machines: Machines, limits: Mapping[str, Any]) ->
     found: list[Problem] = []
     for host in sorted(machines):
         machine = machines[host]
-        for rule in (_system, _packages, _resources, _kernel):
+        for rule in (_system, _architecture, _packages, _resources, _kernel):
             found += rule(site, host, machine, limits)
         found += _identity(site, host, machine)
         found += _ports(site, host, machine)
@@ -97,6 +98,12 @@ def _system(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[
         supported = "; ".join(f"{name.capitalize()} {', '.join(versions)}" for name, versions in SUPPORTED.items())
         do = f"install one that is supported: {supported}"
         yield Problem(host, "operating system", f"{os_id} {version}".strip(), "not supported", do)
+
+
+def _architecture(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[str, Any]) -> Iterator[Problem]:
+    if _is_node(site, host) and site.value(MANAGE) is not False and machine["architecture"] != ARCHITECTURE:
+        what = f"the bundle's programs and images are for {ARCHITECTURE} only"
+        yield Problem(host, "architecture", str(machine["architecture"]), what, "choose another machine")
 
 
 def _packages(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[str, Any]) -> Iterator[Problem]:

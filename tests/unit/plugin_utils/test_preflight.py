@@ -27,6 +27,7 @@ LIMITS = {
 GOOD: dict[str, Any] = {
     "os_id": "debian",
     "os_version": "12",
+    "architecture": "x86_64",
     "memory_mb": 2000,
     "cpus": 2,
     "free_gb": {"/": 30.0, "/var": 30.0},
@@ -69,6 +70,7 @@ def test_good_machines_have_no_problem() -> None:
     [
         ({"os_version": "11"}, ["master", "debian 11", "not supported", "Ubuntu 22.04"]),
         ({"os_id": "rocky", "os_version": "9"}, ["master", "rocky 9"]),
+        ({"architecture": "aarch64"}, ["master: architecture = aarch64", "x86_64 only"]),
         ({"packages": ["containerd.io", "docker-ce"]}, ["packages = containerd.io, docker-ce", "docker.io"]),
         ({"memory_mb": 1800}, ["memory = 1800 MB", "control plane needs 1950 MB"]),
         ({"cpus": 1}, ["CPUs = 1", "kubeadm refuses less"]),
@@ -177,7 +179,10 @@ def test_an_existing_cluster_is_judged_for_what_is_ours() -> None:
     existing = site()
     existing.specs["kubernetes"] = {"kubernetes_manage": {"type": "bool"}}
     existing.given["master"]["kubernetes_manage"] = False
-    machines = {"master": GOOD, "gpu1": {**GOOD, **WORKER, "memory_mb": 100, "kernel": [], "os_id": "rocky"}}
+    machines = {
+        "master": GOOD,
+        "gpu1": {**GOOD, **WORKER, "memory_mb": 100, "kernel": [], "os_id": "rocky", "architecture": "arm"},
+    }
     assert judge_machines(existing, machines, LIMITS) == []
 
 
