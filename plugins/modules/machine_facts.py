@@ -46,6 +46,11 @@ machine:
     hostname: {description: The kernel's host name., type: str}
     machine_id: {description: "C(/etc/machine-id).", type: str}
     product_uuid: {description: UUID of the (virtual) hardware; empty in a container., type: str}
+    cluster:
+      description: >-
+        Of a node of a Kubernetes cluster, the SHA-256 of the cluster's CA as C(/etc/kubernetes/kubelet.conf) has it;
+        otherwise empty.
+      type: str
     packages:
       description: Which of Docker's own packages, C(containerd.io) and C(docker-ce), are installed.
       type: list
@@ -55,6 +60,7 @@ machine:
     ports: {description: "Owner (a process' name, may be empty) of each TCP port that is listened on.", type: dict}
 """
 
+import hashlib
 import os
 import re
 import socket
@@ -99,6 +105,12 @@ def installed(status: str, names: Iterable[str]) -> list[str]:
         elif key == "Status" and value.endswith(" installed") and name in wanted:
             found.add(name)
     return sorted(found)
+
+
+def cluster_of(kubeconfig: str) -> str:
+    """Return what tells a node's cluster from others, from the text of its kubelet's kubeconfig."""
+    found = re.search(r"^\s*certificate-authority(?:-data)?:\s*(\S+)", kubeconfig, re.MULTILINE)
+    return hashlib.sha256((found[1] if found else kubeconfig).encode()).hexdigest() if kubeconfig else ""
 
 
 def _owners(inodes: set[str]) -> dict[str, str]:
@@ -194,6 +206,7 @@ def main() -> None:
             "machine_id": _read("/etc/machine-id"),
             # A container sees its host's.
             "product_uuid": "" if Path("/run/systemd/container").exists() else _read("/sys/class/dmi/id/product_uuid"),
+            "cluster": cluster_of(_read("/etc/kubernetes/kubelet.conf")),
             "packages": installed(_read("/var/lib/dpkg/status"), _DOCKER),
             "kernel_release": release,
             "kernel": _kernel_modules(release),

@@ -77,6 +77,7 @@ def judge_machines(site: Site, machines: Machines, limits: Mapping[str, Any]) ->
         found += _identity(site, host, machine)
         found += _ports(site, host, machine)
     found += _same(machines)
+    found += _clusters(site, machines)
     found += _sizes(site, machines)
     found += _retention(site, machines)
     return sorted(found, key=lambda p: (p.warning, p.where, p.name, p.what))
@@ -193,6 +194,20 @@ def _same(machines: Machines) -> Iterator[Problem]:
             if value and value in seen:
                 yield Problem(host, name.replace("_", " "), value, f"{seen[value]} has the same", do)
             seen.setdefault(value, host)
+
+
+def _clusters(site: Site, machines: Machines) -> Iterator[Problem]:
+    """Judge whether machines that are nodes already are nodes of this cluster."""
+    master = next(iter(site.groups.get("kube_control_plane", [])), "")
+    if site.value(MANAGE) is False or master not in machines:
+        return
+    ours = machines[master]["cluster"]
+    for host in sorted(set(machines) & set(site.groups.get("kube_node", []))):
+        theirs = machines[host]["cluster"]
+        if theirs and theirs != ours:
+            what = f"the machine is a node of another cluster than {master}'s, or of one that {master} was before"
+            do = "choose another machine, or take it out of that cluster and run `kubeadm reset` on it"
+            yield Problem(host, "cluster", "/etc/kubernetes/kubelet.conf", what, do)
 
 
 def _sizes(site: Site, machines: Machines) -> Iterator[Problem]:

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.jhok.lab.plugins.modules.machine_facts import disks, installed, listening, os_release
+from ansible_collections.jhok.lab.plugins.modules.machine_facts import (
+    cluster_of,
+    disks,
+    installed,
+    listening,
+    os_release,
+)
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import Problem, Site, judge, report
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_files import Definition, Scan
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_machine import judge_machines
@@ -38,6 +44,7 @@ GOOD: dict[str, Any] = {
     "hostname": "master",
     "machine_id": "a",
     "product_uuid": "",
+    "cluster": "",
     "packages": [],
     "kernel_release": "6.1",
     "kernel": ["overlay", "br_netfilter"],
@@ -90,6 +97,23 @@ def test_good_machines_have_no_problem() -> None:
 def test_one_fault_of_a_machine_is_one_problem(change: dict[str, Any], pieces: list[str]) -> None:
     (problem,) = judged(**change)
     assert all(piece in problem for piece in pieces), problem
+
+
+@pytest.mark.parametrize(
+    ("master", "worker", "refused"), [("a", "a", False), ("a", "", False), ("", "a", True), ("a", "b", True)]
+)
+def test_a_worker_of_another_cluster_is_refused(master: str, worker: str, refused: bool) -> None:
+    found = judged(worker={"cluster": worker}, cluster=master)
+    assert len(found) == refused
+    assert all("gpu1: cluster" in p and "node of another cluster than master's" in p and "reset" in p for p in found)
+
+
+def test_a_cluster_is_known_by_its_ca() -> None:
+    """Where its API server is reached may differ from node to node."""
+    text = "clusters:\n- cluster:\n    certificate-authority-data: {}\n    server: https://{}:6443\n"
+    assert cluster_of(text.format("QUJD", "a")) == cluster_of(text.format("QUJD", "b"))
+    assert cluster_of(text.format("QUJD", "a")) != cluster_of(text.format("QUJE", "a"))
+    assert cluster_of("") == ""
 
 
 def test_swap_alone_does_not_stop_the_run() -> None:
