@@ -56,6 +56,7 @@ KUBECONFIG = "kubernetes_kubeconfig"
 IMAGES = "jupyterhub_images"
 HOMES = ("storage_nfs_server", "storage_nfs_path")
 PODS_ON_CONTROL_PLANE = "kubernetes_schedule_on_control_plane"
+KUBELET_CONFIG = "kubernetes_kubelet_config"
 NODE_PORTS = ("jupyterhub_node_port", "monitoring_node_port")
 AUTH = "jupyterhub_auth"
 GITHUB_APP = ("jupyterhub_github_client_id", "jupyterhub_github_client_secret")
@@ -96,6 +97,7 @@ READ = (
     SERVICE_CIDR,
     MANAGE,
     PODS_ON_CONTROL_PLANE,
+    KUBELET_CONFIG,
     BUNDLE_SOURCE,
     BUNDLE_VERSION,
     *NODE_PORTS,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ansible_collections.jhok.lab.plugins.plugin_utils.kubeadm import KUBELET
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import (
+    KUBELET_CONFIG,
     MANAGE,
     MONITORING,
     MONITORING_NODE,
@@ -54,6 +57,9 @@ _MONITORING_PORTS: dict[int, tuple[str, ...]] = {
     9793: ("prometheus-aler",),
     9794: ("grafana", "grafana-server"),
 }
+# What pods of the cluster, the hub and monitoring ask for, in MiB and cores: the control plane's parts 100 and 0.65,
+# name servers 140 and 0.2, hub and proxy 352 and 0.2, monitoring 340 and 0.1. A worker may get a name server and the proxy.
+_SYSTEM_PODS = {"control plane": (930, 1.15), "worker": (170, 0.2)}
 _DISK_SHARE = 0.85  # of a disk in use, above which the kubelet deletes images
 _MODULES = ("overlay", "br_netfilter")
 
@@ -218,19 +224,32 @@ def _sizes(site: Site, machines: Machines) -> Iterator[Problem]:
     sizes = site.value(SIZES)
     if site.value(MANAGE) is False or not all(node in machines for node in nodes) or not isinstance(sizes, list):
         return
-    most_memory = max((machines[node]["memory_mb"] for node in nodes), default=0)
-    most_cpus = max((machines[node]["cpus"] for node in nodes), default=0)
+    free = [_allocatable(site, node, machines[node]) for node in nodes]
+    most_memory = max((memory for memory, _cpus in free), default=0)
+    most_cpus = max((cpus for _memory, cpus in free), default=0)
     for number, size in enumerate(sizes):
         memory = memory_bytes(size.get("memory_guarantee") or size.get("memory_limit")) or 0
         for key, wanted, there in (
             ("memory_guarantee", memory / 1024**2, most_memory),
             ("cpu_guarantee", number_of(size.get("cpu_guarantee")) or 0, most_cpus),
         ):
-            if wanted >= there:
+            if wanted > there:
                 unit = "MB" if key == "memory_guarantee" else "cores"
-                what = f"no machine can hold it: the largest that takes servers has {there} {unit}"
+                what = f"no machine can hold it: the largest that takes servers has about {there} {unit} left"
                 shown = str(size.get(key) or size.get("memory_limit"))
                 yield Problem(site.where(SIZES), f"{SIZES}[{number}].{key}", shown, what, "lower it")
+
+
+def _allocatable(site: Site, node: str, machine: Mapping[str, Any]) -> tuple[int, float]:
+    """Return about how many MiB of memory and how many cores of a node are left for servers."""
+    given = site.value(KUBELET_CONFIG)
+    config = {**KUBELET, **(given if isinstance(given, dict) else {})}
+    reserved, evicted = (config.get(key) or {} for key in ("systemReserved", "evictionHard"))
+    kept = [reserved.get("memory"), evicted.get("memory.available", "100Mi")]
+    memory = machine["memory_mb"] - sum((memory_bytes(str(text).rstrip("i")) or 0) / 1024**2 for text in kept)
+    cpu = re.fullmatch(r"(\d+)m", str(reserved.get("cpu")))
+    system = _SYSTEM_PODS["control plane" if _is_control_plane(site, node) else "worker"]
+    return int(memory - system[0]), round(machine["cpus"] - (int(cpu[1]) / 1000 if cpu else 0) - system[1], 2)
 
 
 def _retention(site: Site, machines: Machines) -> Iterator[Problem]:

@@ -138,11 +138,13 @@ def test_clones_are_told_apart() -> None:
     [
         (
             {"memory_limit": "4G"},
-            ["jupyterhub_sizes[1].memory_guarantee = 4G", "takes servers has 1700 MB"],
+            ["jupyterhub_sizes[1].memory_guarantee = 4G", "takes servers has about 1574 MB left"],
         ),
+        # The machine has it, but not for servers: the kubelet keeps 256 and 200 MiB, system pods take some.
+        ({"memory_limit": "2G"}, ["jupyterhub_sizes[1].memory_guarantee = 2G", "about 1574 MB"]),
         (
             {"memory_limit": "8G", "memory_guarantee": "1G", "cpu_guarantee": 2},
-            ["jupyterhub_sizes[1].cpu_guarantee = 2", "largest that takes servers has 2 cores"],
+            ["jupyterhub_sizes[1].cpu_guarantee = 2", "largest that takes servers has about 1.7 cores left"],
         ),
     ],
 )
@@ -150,11 +152,24 @@ def test_a_size_that_no_machine_can_hold_is_refused(size: dict[str, Any], pieces
     values = {"jupyterhub_sizes": [{"name": "small", "memory_limit": "1G"}, {"name": "large", **size}]}
     wanted = dataclasses.replace(site(), given={**site().given, "localhost": values})
     # The control plane takes no servers, however large it is.
-    machines = {"master": {**GOOD, "memory_mb": 64000, "cpus": 32}, "gpu1": {**GOOD, **WORKER}}
+    machines = {"master": {**GOOD, "memory_mb": 64000, "cpus": 32}, "gpu1": {**GOOD, **WORKER, "memory_mb": 2200}}
     (problem,) = map(str, judge_machines(wanted, machines, LIMITS))
     assert all(piece in problem for piece in pieces), problem
     large = {**machines, "gpu1": {**machines["gpu1"], "memory_mb": 64000, "cpus": 32}}
     assert judge_machines(wanted, large, LIMITS) == []
+
+
+def test_what_the_kubelet_is_told_to_keep_counts() -> None:
+    values = {
+        "jupyterhub_sizes": [{"name": "large", "memory_limit": "14G", "cpu_guarantee": 1}],
+        "kubernetes_kubelet_config": {"systemReserved": {"memory": "2Gi"}, "evictionHard": {"nodefs.available": "1%"}},
+    }
+    specs = {**site().specs, "kubernetes": {"kubernetes_kubelet_config": {"type": "dict"}}}
+    wanted = dataclasses.replace(site(), specs=specs, given={**site().given, "localhost": values})
+    machines = {"master": GOOD, "gpu1": {**GOOD, **WORKER, "memory_mb": 16384}}
+    (problem,) = map(str, judge_machines(wanted, machines, LIMITS))
+    # Without a threshold of its own in evictionHard, the kubelet's counts: 100 MiB.
+    assert f"about {16384 - 2048 - 100 - 170} MB left" in problem
 
 
 @pytest.mark.parametrize(
