@@ -8,7 +8,8 @@ module: machine_facts
 short_description: Tells what preflight needs to know of a machine
 version_added: 0.1.0
 description:
-  - Reads files under C(/proc), C(/sys) and C(/etc); changes nothing, in check mode or not.
+  - Reads files under C(/proc), C(/sys), C(/etc) and C(/var/lib/dpkg) and lists the firewall's chains; changes nothing,
+    in check mode or not.
   - Without root the owners of ports and the product's UUID are unknown and returned empty.
 options:
   asked_at:
@@ -51,6 +52,12 @@ machine:
         Of a node of a Kubernetes cluster, the SHA-256 of the cluster's CA as C(/etc/kubernetes/kubelet.conf) has it;
         otherwise empty.
       type: str
+    firewalls:
+      description: >-
+        What keeps packets from this machine's pods: C(ufw), C(firewalld), and chains that drop what is forwarded, as
+        far as C(nft) or C(iptables-legacy) is installed and tells.
+      type: list
+      elements: str
     packages:
       description: Which of Docker's own packages, C(containerd.io) and C(docker-ce), are installed.
       type: list
@@ -61,9 +68,11 @@ machine:
 """
 
 import hashlib
+import json
 import os
 import re
 import socket
+import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -111,6 +120,38 @@ def cluster_of(kubeconfig: str) -> str:
     """Return what tells a node's cluster from others, from the text of its kubelet's kubeconfig."""
     found = re.search(r"^\s*certificate-authority(?:-data)?:\s*(\S+)", kubeconfig, re.MULTILINE)
     return hashlib.sha256((found[1] if found else kubeconfig).encode()).hexdigest() if kubeconfig else ""
+
+
+def dropping(listed: str) -> list[str]:
+    """Return the chains that drop what is forwarded, from the output of `nft --json list chains`."""
+    try:
+        entries = json.loads(listed)["nftables"]
+    except (ValueError, KeyError):
+        return []
+    chains = [entry["chain"] for entry in entries if "chain" in entry]
+    found = [c for c in chains if c.get("hook") == "forward" and c.get("policy") == "drop"]
+    return [f"{c['family']} {c['table']} {c['name']}" for c in found]
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _firewalls() -> list[str]:
+    found = []
+    if re.search(r"^ENABLED=yes", _read("/etc/ufw/ufw.conf"), re.MULTILINE):
+        found.append("ufw")
+    if any(_read(str(path)) == "firewalld" for path in Path("/proc").glob("[0-9]*/comm")):
+        found.append("firewalld")
+    found += dropping(_output("/usr/sbin/nft", "--json", "list", "chains"))
+    # Asking the older iptables would load its modules where they are not in use.
+    if "filter" in _read("/proc/net/ip_tables_names").split():
+        rules = _output("/usr/sbin/iptables-legacy", "--list-rules", "FORWARD")
+        found += ["iptables-legacy FORWARD"] if "-P FORWARD DROP" in rules else []
+    return found
 
 
 def _owners(inodes: set[str]) -> dict[str, str]:
@@ -207,6 +248,7 @@ def main() -> None:
             # A container sees its host's.
             "product_uuid": "" if Path("/run/systemd/container").exists() else _read("/sys/class/dmi/id/product_uuid"),
             "cluster": cluster_of(_read("/etc/kubernetes/kubelet.conf")),
+            "firewalls": _firewalls(),
             "packages": installed(_read("/var/lib/dpkg/status"), _DOCKER),
             "kernel_release": release,
             "kernel": _kernel_modules(release),

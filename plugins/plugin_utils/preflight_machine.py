@@ -58,7 +58,7 @@ _MONITORING_PORTS: dict[int, tuple[str, ...]] = {
     9794: ("grafana", "grafana-server"),
 }
 # What pods of the cluster, the hub and monitoring ask for, in MiB and cores: the control plane's parts 100 and 0.65,
-# name servers 140 and 0.2, hub and proxy 352 and 0.2, monitoring 340 and 0.1. A worker may get a name server and the proxy.
+# name servers 140 and 0.2, hub and proxy 352 and 0.2, monitoring 340 and 0.1. A worker may get a name server and proxy.
 _SYSTEM_PODS = {"control plane": (930, 1.15), "worker": (170, 0.2)}
 _DISK_SHARE = 0.85  # of a disk in use, above which the kubelet deletes images
 _MODULES = ("overlay", "br_netfilter")
@@ -78,7 +78,7 @@ def judge_machines(site: Site, machines: Machines, limits: Mapping[str, Any]) ->
     found: list[Problem] = []
     for host in sorted(machines):
         machine = machines[host]
-        for rule in (_system, _architecture, _packages, _resources, _kernel):
+        for rule in (_system, _architecture, _firewalls, _packages, _resources, _kernel):
             found += rule(site, host, machine, limits)
         found += _identity(site, host, machine)
         found += _ports(site, host, machine)
@@ -111,6 +111,21 @@ def _architecture(site: Site, host: str, machine: Mapping[str, Any], _limits: Ma
     if _is_node(site, host) and site.value(MANAGE) is not False and machine["architecture"] != ARCHITECTURE:
         what = f"the bundle's programs and images are for {ARCHITECTURE} only"
         yield Problem(host, "architecture", str(machine["architecture"]), what, "choose another machine")
+
+
+def _firewalls(site: Site, host: str, machine: Mapping[str, Any], limits: Mapping[str, Any]) -> Iterator[Problem]:
+    """Judge what would keep pods, nodes and the NFS server from each other."""
+    if limits.get("own_firewall") or site.value(MANAGE) is False:
+        return
+    for name in machine["firewalls"]:
+        what = (
+            "it keeps pods and machines from each other unless it lets through all that docs/admin/inventory.md lists"
+        )
+        do = (
+            "turn it off (ufw disable; systemctl disable --now firewalld; iptables -P FORWARD ACCEPT where Docker or "
+            "a script set DROP), or write its rules by that list and set preflight_own_firewall: true"
+        )
+        yield Problem(host, "firewall", str(name), what, do)
 
 
 def _packages(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[str, Any]) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.jhok.lab.plugins.modules.machine_facts import (
     cluster_of,
     disks,
+    dropping,
     installed,
     listening,
     os_release,
@@ -45,6 +46,7 @@ GOOD: dict[str, Any] = {
     "machine_id": "a",
     "product_uuid": "",
     "cluster": "",
+    "firewalls": [],
     "packages": [],
     "kernel_release": "6.1",
     "kernel": ["overlay", "br_netfilter"],
@@ -78,6 +80,8 @@ def test_good_machines_have_no_problem() -> None:
         ({"os_version": "11"}, ["master", "debian 11", "not supported", "Ubuntu 22.04"]),
         ({"os_id": "rocky", "os_version": "9"}, ["master", "rocky 9"]),
         ({"architecture": "aarch64"}, ["master: architecture = aarch64", "x86_64 only"]),
+        ({"firewalls": ["ufw"]}, ["master: firewall = ufw", "ufw disable", "preflight_own_firewall: true"]),
+        ({"firewalls": ["ip filter FORWARD"]}, ["firewall = ip filter FORWARD", "iptables -P FORWARD ACCEPT"]),
         ({"packages": ["containerd.io", "docker-ce"]}, ["packages = containerd.io, docker-ce", "docker.io"]),
         ({"memory_mb": 1800}, ["memory = 1800 MB", "control plane needs 1950 MB"]),
         ({"cpus": 1}, ["CPUs = 1", "kubeadm refuses less"]),
@@ -114,6 +118,22 @@ def test_a_cluster_is_known_by_its_ca() -> None:
     assert cluster_of(text.format("QUJD", "a")) == cluster_of(text.format("QUJD", "b"))
     assert cluster_of(text.format("QUJD", "a")) != cluster_of(text.format("QUJE", "a"))
     assert cluster_of("") == ""
+
+
+def test_a_firewall_that_the_admin_answers_for_is_let_be() -> None:
+    assert judge_machines(site(), {"master": {**GOOD, "firewalls": ["ufw"]}}, {**LIMITS, "own_firewall": True}) == []
+
+
+def test_chains_that_drop_what_is_forwarded_are_found() -> None:
+    chains = [
+        {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"},
+        {"family": "ip", "table": "filter", "name": "INPUT", "hook": "input", "policy": "drop"},
+        {"family": "inet", "table": "jhok_guard", "name": "forward", "hook": "forward", "policy": "accept"},
+        {"family": "ip", "table": "filter", "name": "own"},
+    ]
+    text = json.dumps({"nftables": [{"metainfo": {"version": "1"}}, *({"chain": chain} for chain in chains)]})
+    assert dropping(text) == ["ip filter FORWARD"]
+    assert dropping("") == dropping("{}") == []
 
 
 def test_swap_alone_does_not_stop_the_run() -> None:
