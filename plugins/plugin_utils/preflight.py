@@ -65,6 +65,7 @@ GITHUB_CALLBACK = "jupyterhub_github_callback_url"
 GITHUB_ORGANIZATIONS = "jupyterhub_github_organizations"
 GITHUB_TEAMS = "jupyterhub_github_teams"
 USER_LISTS = ("jupyterhub_users", "jupyterhub_admins")
+RUNTIMES, DEFAULT_RUNTIME = "node_runtimes", "node_default_runtime"
 GUARD_PORTS, GUARD_POD_PORTS = "node_guard_ports", "node_guard_pod_ports"
 CIDR_LISTS = ("jupyterhub_user_allowed_cidrs", "node_guard_allowed_cidrs")
 ENVIRONMENTS, SIZES, GPUS = "jupyterhub_environments", "jupyterhub_sizes", "jupyterhub_gpus"
@@ -114,6 +115,8 @@ READ = (
     GITHUB_ORGANIZATIONS,
     GITHUB_TEAMS,
     *USER_LISTS,
+    RUNTIMES,
+    DEFAULT_RUNTIME,
     GUARD_PORTS,
     GUARD_POD_PORTS,
     *CIDR_LISTS,
@@ -458,6 +461,7 @@ def _port_problems(site: Site) -> Iterator[Problem]:
         if port in seen:
             yield site.problem(name, f"{seen[port]} has the same port", "choose another port")
         seen.setdefault(port, name)
+    yield from _runtime_problems(site)
     nothing = {
         GUARD_PORTS: ("it closes nothing", "set node_guard: false"),
         GUARD_POD_PORTS: ("the site's own pods could not speak to each other", "name their ports, too"),
@@ -473,6 +477,21 @@ def _port_problems(site: Site) -> Iterator[Problem]:
                 yield Problem(where, item, show(port), what, "remove it")
             elif str(port).isdigit() and not 0 < int(port) < 65536:
                 yield Problem(where, item, show(port), "not a port", "choose one from 1 to 65535")
+
+
+def _runtime_problems(site: Site) -> Iterator[Problem]:
+    """Judge containerd's runtimes on each node, whose groups may differ in them."""
+    found = set()
+    for host in site.concerned("node"):
+        runtimes, default = (
+            site.given.get(host, {}).get(name, site.options.get(name, {}).get("default"))
+            for name in (RUNTIMES, DEFAULT_RUNTIME)
+        )
+        if isinstance(runtimes, dict) and default is not None and default not in {"runc", *runtimes}:
+            known = ", ".join(["runc", *sorted(runtimes)])
+            do = f"name one of {known}, or add it to {RUNTIMES}"
+            found.add(Problem(site.where(DEFAULT_RUNTIME, host), DEFAULT_RUNTIME, show(default), "no such runtime", do))
+    yield from found
 
 
 def _value_problems(site: Site) -> Iterator[Problem]:

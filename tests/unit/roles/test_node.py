@@ -1,13 +1,18 @@
-"""What role node says of names that a machine cannot look up, by a real run."""
+"""Role node: containerd's configuration, and what it says of names that a machine cannot look up, by a real run."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 
 ROOT = Path(__file__).parents[3]
 
@@ -47,3 +52,35 @@ def test_a_name_that_is_unknown_is_named(tmp_path: Path) -> None:
     wanted = "node_guard_addresses: localhost finds no IPv4 address of nas.invalid, $(touch x).invalid."
     assert wanted in output, output
     assert not list(ROOT.glob("x"))
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "default", "expected"),
+    [
+        ({}, "runc", {"runc": {"SystemdCgroup": True}}),
+        (
+            {"nvidia": {"BinaryName": "/usr/bin/nvidia-container-runtime"}, "runc": {"SystemdCgroup": False}},
+            "nvidia",
+            {
+                "nvidia": {"BinaryName": "/usr/bin/nvidia-container-runtime", "SystemdCgroup": True},
+                "runc": {"SystemdCgroup": False},
+            },
+        ),
+    ],
+)
+def test_runtimes_of_containerd(runtimes: dict[str, Any], default: str, expected: dict[str, Any]) -> None:
+    values = {
+        "ansible_managed": "Ansible managed",
+        "node_pause_image": "172.16.0.100:5000/kubernetes/pause:3.2",
+        "node_runtimes": runtimes,
+        "node_default_runtime": default,
+    }
+    text = (ROOT / "roles/node/templates/config.toml.j2").read_text()
+    rendered = Templar(loader=DataLoader(), variables=values).template(trust_as_template(text))
+    cri = tomllib.loads(rendered)["plugins"]["io.containerd.grpc.v1.cri"]
+    assert cri["containerd"]["default_runtime_name"] == default
+    found = cri["containerd"]["runtimes"]
+    assert {name: runtime["options"] for name, runtime in found.items()} == expected
+    assert {runtime["runtime_type"] for runtime in found.values()} == {"io.containerd.runc.v2"}
+    assert cri["sandbox_image"] == values["node_pause_image"]
+    assert cri["registry"]["config_path"] == "/etc/containerd/certs.d"
