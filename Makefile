@@ -60,7 +60,7 @@ unit: venv
 # The tests run a kube-apiserver out of the image that the bundle is built with, and daemons of Debian's, which they start
 # themselves: a service that comes with a package is not left running.
 integration: venv
-	@missing=; command -v etcd >/dev/null || missing='etcd-server'; \
+	@missing=; command -v etcd >/dev/null || missing='etcd-server'; [ -x /usr/sbin/nft ] || missing="$$missing nftables"; \
 	for program in docker-registry openssl chromium restic zstd; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -q --no-install-recommends $$missing || exit; \

@@ -9,10 +9,12 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.jhok.lab.plugins.plugin_utils import guard
 
 
-def guard_rules(ports: Iterable[int], machines: Iterable[str], pods: str) -> str:
+def guard_rules(
+    ports: Iterable[int], machines: Iterable[str], pods: str, pod_ports: Iterable[int], allowed: Iterable[str]
+) -> str:
     """Return a node's rules against pods."""
     try:
-        return guard.guard_rules(ports, machines, pods)
+        return guard.guard_rules(ports, machines, pods, pod_ports, allowed)
     except ValueError as error:
         raise AnsibleFilterError(f"guard_rules: {error}") from error
 

@@ -8,7 +8,8 @@ module: machine_facts
 short_description: Tells what preflight needs to know of a machine
 version_added: 0.1.0
 description:
-  - Reads files under C(/proc), C(/sys) and C(/etc); changes nothing, in check mode or not.
+  - Reads files under C(/proc), C(/sys), C(/etc) and C(/var/lib/dpkg) and lists the firewall's chains; changes nothing,
+    in check mode or not.
   - Without root the owners of ports and the product's UUID are unknown and returned empty.
 options:
   asked_at:
@@ -33,6 +34,7 @@ machine:
   contains:
     os_id: {description: "C(ID) of C(/etc/os-release).", type: str}
     os_version: {description: "C(VERSION_ID) of C(/etc/os-release).", type: str}
+    architecture: {description: "The hardware's name as C(uname -m) has it.", type: str}
     memory_mb: {description: Memory in units of 1024 x 1024 bytes., type: int}
     cpus: {description: CPUs that this machine's processes may use., type: int}
     free_gb: {description: "Free space of C(/) and C(/var) in units of 10^9 bytes.", type: dict}
@@ -45,21 +47,40 @@ machine:
     hostname: {description: The kernel's host name., type: str}
     machine_id: {description: "C(/etc/machine-id).", type: str}
     product_uuid: {description: UUID of the (virtual) hardware; empty in a container., type: str}
+    cluster:
+      description: >-
+        Of a node of a Kubernetes cluster, the SHA-256 of the cluster's CA as C(/etc/kubernetes/kubelet.conf) has it;
+        otherwise empty.
+      type: str
+    firewalls:
+      description: >-
+        What keeps packets from this machine's pods: C(ufw), C(firewalld), and chains that drop what is forwarded, as
+        far as C(nft) or C(iptables-legacy) is installed and tells.
+      type: list
+      elements: str
+    packages:
+      description: Which of Docker's own packages, C(containerd.io) and C(docker-ce), are installed.
+      type: list
+      elements: str
     kernel_release: {description: Release of the running kernel., type: str}
     kernel: {description: Which of overlay and br_netfilter the kernel has or can load., type: list, elements: str}
     ports: {description: "Owner (a process' name, may be empty) of each TCP port that is listened on.", type: dict}
 """
 
+import hashlib
+import json
 import os
 import re
 import socket
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
 _LISTEN = "0A"  # state of a listening socket in /proc/net/tcp
+_DOCKER = ("containerd.io", "docker-ce")  # Docker's own packages, which Debian's containerd and runc replace
 
 
 def _read(path: str) -> str:
@@ -81,6 +102,56 @@ def listening(text: str) -> Iterator[tuple[int, str]]:
         fields = line.split()
         if len(fields) > 9 and fields[3] == _LISTEN:
             yield int(fields[1].rsplit(":", 1)[1], 16), fields[9]
+
+
+def installed(status: str, names: Iterable[str]) -> list[str]:
+    """Return which of the packages are installed, from the text of dpkg's status file."""
+    wanted, found, name = set(names), set(), ""
+    for line in status.splitlines():
+        key, _, value = line.partition(": ")
+        if key == "Package":
+            name = value
+        elif key == "Status" and value.endswith(" installed") and name in wanted:
+            found.add(name)
+    return sorted(found)
+
+
+def cluster_of(kubeconfig: str) -> str:
+    """Return what tells a node's cluster from others, from the text of its kubelet's kubeconfig."""
+    found = re.search(r"^\s*certificate-authority(?:-data)?:\s*(\S+)", kubeconfig, re.MULTILINE)
+    return hashlib.sha256((found[1] if found else kubeconfig).encode()).hexdigest() if kubeconfig else ""
+
+
+def dropping(listed: str) -> list[str]:
+    """Return the chains that drop what is forwarded, from the output of `nft --json list chains`."""
+    try:
+        entries = json.loads(listed)["nftables"]
+    except (ValueError, KeyError):
+        return []
+    chains = [entry["chain"] for entry in entries if "chain" in entry]
+    found = [c for c in chains if c.get("hook") == "forward" and c.get("policy") == "drop"]
+    return [f"{c['family']} {c['table']} {c['name']}" for c in found]
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _firewalls() -> list[str]:
+    found = []
+    if re.search(r"^ENABLED=yes", _read("/etc/ufw/ufw.conf"), re.MULTILINE):
+        found.append("ufw")
+    if any(_read(str(path)) == "firewalld" for path in Path("/proc").glob("[0-9]*/comm")):
+        found.append("firewalld")
+    found += dropping(_output("/usr/sbin/nft", "--json", "list", "chains"))
+    # Asking the older iptables would load its modules where they are not in use.
+    if "filter" in _read("/proc/net/ip_tables_names").split():
+        rules = _output("/usr/sbin/iptables-legacy", "--list-rules", "FORWARD")
+        found += ["iptables-legacy FORWARD"] if "-P FORWARD DROP" in rules else []
+    return found
 
 
 def _owners(inodes: set[str]) -> dict[str, str]:
@@ -164,6 +235,7 @@ def main() -> None:
         machine={
             "os_id": system.get("ID", ""),
             "os_version": system.get("VERSION_ID", ""),
+            "architecture": os.uname().machine,
             "memory_mb": int(memory) // 1024,
             "cpus": len(os.sched_getaffinity(0)),
             "free_gb": {path: round(_free_gb(path), 2) for path in ("/", "/var")},
@@ -175,6 +247,9 @@ def main() -> None:
             "machine_id": _read("/etc/machine-id"),
             # A container sees its host's.
             "product_uuid": "" if Path("/run/systemd/container").exists() else _read("/sys/class/dmi/id/product_uuid"),
+            "cluster": cluster_of(_read("/etc/kubernetes/kubelet.conf")),
+            "firewalls": _firewalls(),
+            "packages": installed(_read("/var/lib/dpkg/status"), _DOCKER),
             "kernel_release": release,
             "kernel": _kernel_modules(release),
             "ports": _ports(),

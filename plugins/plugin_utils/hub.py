@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ansible_collections.jhok.lab.plugins.plugin_utils.podnet import PRIVATE_CIDRS
+
 Object = dict[str, Any]
 
 VERIFY_USER = "jhok-verify"
@@ -33,7 +35,6 @@ HUB_SECRETS = {
 GITHUB_SECRET, PASSWORDS = "github-client-secret", "passwords.json"  # the one that the chosen sign-in needs
 CONTROL_PLANE_LABELS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 CPU_GUARANTEE, GPU_RESOURCE = 0.1, "nvidia.com/gpu"  # of a size and a GPU type that say nothing of it
-PRIVATE_CIDRS = ["10.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"]
 METADATA_CIDR = "169.254.169.254/32"
 
 
@@ -60,7 +61,7 @@ class HubSettings(TypedDict):
     concurrent_spawns: servers that may start at the same time.
     active_servers: servers that may run at the same time; 0 is no limit.
     load_users: names of users whom a load run of playbooks/benchmark.yml may make and remove.
-    user_allowed_cidrs: private networks that users' servers may reach.
+    user_allowed_cidrs: private networks that users' servers may reach (on our own cluster by role `node`'s guard).
     hub_resources, proxy_resources: `requests` and `limits` of the containers.
     """
 

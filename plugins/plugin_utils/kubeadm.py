@@ -19,6 +19,21 @@ SOCKET_URL_SINCE = 24
 DEFAULT_NODE_MASK = 24
 MAX_MASK_DIFFERENCE = 16
 
+# What the kubelet leaves to chance. A pod that makes processes without end stops at its own limit; a server with
+# JupyterLab, VS Code and kernels has some hundred threads, numerical libraries add one per core and process. The
+# machine's own programs (sshd, containerd, the kubelet) get their share, and pods are evicted before the kernel kills.
+# The thresholds of disks are the kubelet's own, which has to be told all or none.
+KUBELET: dict[str, Any] = {
+    "podPidsLimit": 4096,
+    "systemReserved": {"cpu": "100m", "memory": "256Mi"},
+    "evictionHard": {
+        "memory.available": "200Mi",
+        "nodefs.available": "10%",
+        "nodefs.inodesFree": "5%",
+        "imagefs.available": "15%",
+    },
+}
+
 COMMON = ("version", "node_name", "node_address", "cri_socket", "taints")
 INIT = (
     *COMMON,
@@ -203,6 +218,7 @@ def _kubelet(settings: Mapping[str, Any]) -> Document:
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "cgroupDriver": driver,
+        **KUBELET,
         **extra,
     }
 

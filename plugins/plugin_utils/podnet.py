@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 BRIDGE = "cni0"  # to which the pods of a node are connected
+PRIVATE_CIDRS = ["10.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"]  # RFC 1918; a cloud's metadata
 
 MASQUERADE = """\
 # Pods reach what is outside the cluster under their node's address. Load with: nft -f

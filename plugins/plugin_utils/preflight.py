@@ -56,6 +56,7 @@ KUBECONFIG = "kubernetes_kubeconfig"
 IMAGES = "jupyterhub_images"
 HOMES = ("storage_nfs_server", "storage_nfs_path")
 PODS_ON_CONTROL_PLANE = "kubernetes_schedule_on_control_plane"
+KUBELET_CONFIG = "kubernetes_kubelet_config"
 NODE_PORTS = ("jupyterhub_node_port", "monitoring_node_port")
 AUTH = "jupyterhub_auth"
 GITHUB_APP = ("jupyterhub_github_client_id", "jupyterhub_github_client_secret")
@@ -65,8 +66,9 @@ GITHUB_ORGANIZATIONS = "jupyterhub_github_organizations"
 GITHUB_TEAMS = "jupyterhub_github_teams"
 USER_LISTS = ("jupyterhub_users", "jupyterhub_admins")
 UIDS, RENAMED_USERS = "jupyterhub_uids", "jupyterhub_renamed_users"
-GUARD_PORTS = "node_guard_ports"
-CIDR_LISTS = ("jupyterhub_user_allowed_cidrs",)
+RUNTIMES, DEFAULT_RUNTIME = "node_runtimes", "node_default_runtime"
+GUARD_PORTS, GUARD_POD_PORTS = "node_guard_ports", "node_guard_pod_ports"
+CIDR_LISTS = ("jupyterhub_user_allowed_cidrs", "node_guard_allowed_cidrs")
 ENVIRONMENTS, SIZES, GPUS = "jupyterhub_environments", "jupyterhub_sizes", "jupyterhub_gpus"
 IMAGES_CATALOGUE, IMAGES_EXTRA = "images_catalogue", "images_extra"
 HUB_URL = "jupyterhub_url"
@@ -101,6 +103,7 @@ READ = (
     SERVICE_CIDR,
     MANAGE,
     PODS_ON_CONTROL_PLANE,
+    KUBELET_CONFIG,
     BUNDLE_SOURCE,
     BUNDLE_VERSION,
     *NODE_PORTS,
@@ -119,7 +122,10 @@ READ = (
     *USER_LISTS,
     UIDS,
     RENAMED_USERS,
+    RUNTIMES,
+    DEFAULT_RUNTIME,
     GUARD_PORTS,
+    GUARD_POD_PORTS,
     *CIDR_LISTS,
     ENVIRONMENTS,
     SIZES,
@@ -478,17 +484,37 @@ def _port_problems(site: Site) -> Iterator[Problem]:
         if port in seen:
             yield site.problem(name, f"{seen[port]} has the same port", "choose another port")
         seen.setdefault(port, name)
-    closed = site.value(GUARD_PORTS)
-    if closed == []:
-        what = "it closes nothing"
-        yield site.problem(GUARD_PORTS, what, "remove it for the usual ports, or set node_guard: false")
-    for number, port in enumerate(closed if isinstance(closed, list) else []):
-        where, item = site.where(GUARD_PORTS), f"{GUARD_PORTS}[{number}]"
-        if str(port) == "6443":
-            what = "pods need Kubernetes' API, which asks who they are"
-            yield Problem(where, item, show(port), what, "remove it")
-        elif str(port).isdigit() and not 0 < int(port) < 65536:
-            yield Problem(where, item, show(port), "not a port", "choose one from 1 to 65535")
+    yield from _runtime_problems(site)
+    nothing = {
+        GUARD_PORTS: ("it closes nothing", "set node_guard: false"),
+        GUARD_POD_PORTS: ("the site's own pods could not speak to each other", "name their ports, too"),
+    }
+    for name, (what, otherwise) in nothing.items():
+        ports = site.value(name)
+        if ports == []:
+            yield site.problem(name, what, f"remove it for the usual ports, or {otherwise}")
+        for number, port in enumerate(ports if isinstance(ports, list) else []):
+            where, item = site.where(name), f"{name}[{number}]"
+            if name == GUARD_PORTS and str(port) == "6443":
+                what = "pods need Kubernetes' API, which asks who they are"
+                yield Problem(where, item, show(port), what, "remove it")
+            elif str(port).isdigit() and not 0 < int(port) < 65536:
+                yield Problem(where, item, show(port), "not a port", "choose one from 1 to 65535")
+
+
+def _runtime_problems(site: Site) -> Iterator[Problem]:
+    """Judge containerd's runtimes on each node, whose groups may differ in them."""
+    found = set()
+    for host in site.concerned("node"):
+        runtimes, default = (
+            site.given.get(host, {}).get(name, site.options.get(name, {}).get("default"))
+            for name in (RUNTIMES, DEFAULT_RUNTIME)
+        )
+        if isinstance(runtimes, dict) and default is not None and default not in {"runc", *runtimes}:
+            known = ", ".join(["runc", *sorted(runtimes)])
+            do = f"name one of {known}, or add it to {RUNTIMES}"
+            found.add(Problem(site.where(DEFAULT_RUNTIME, host), DEFAULT_RUNTIME, show(default), "no such runtime", do))
+    yield from found
 
 
 def _value_problems(site: Site) -> Iterator[Problem]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ansible_collections.jhok.lab.plugins.plugin_utils.kubeadm import KUBELET
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import (
+    KUBELET_CONFIG,
     MANAGE,
     MONITORING,
     MONITORING_NODE,
@@ -21,6 +24,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import (
     number_of,
 )
 
+ARCHITECTURE = "x86_64"  # the bundle's: its programs and images are made or fetched for no other
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
 
 # Who may already hold a port when site.yml runs again. The kernel's own listeners (NFS) have no process.
@@ -53,6 +57,9 @@ _MONITORING_PORTS: dict[int, tuple[str, ...]] = {
     9793: ("prometheus-aler",),
     9794: ("grafana", "grafana-server"),
 }
+# What pods of the cluster, the hub and monitoring ask for, in MiB and cores: the control plane's parts 100 and 0.65,
+# name servers 140 and 0.2, hub and proxy 352 and 0.2, monitoring 340 and 0.1. A worker may get a name server and proxy.
+_SYSTEM_PODS = {"control plane": (930, 1.15), "worker": (170, 0.2)}
 _DISK_SHARE = 0.85  # of a disk in use, above which the kubelet deletes images
 _MODULES = ("overlay", "br_netfilter")
 
@@ -71,11 +78,12 @@ def judge_machines(site: Site, machines: Machines, limits: Mapping[str, Any]) ->
     found: list[Problem] = []
     for host in sorted(machines):
         machine = machines[host]
-        for rule in (_system, _resources, _kernel):
+        for rule in (_system, _architecture, _firewalls, _packages, _resources, _kernel):
             found += rule(site, host, machine, limits)
         found += _identity(site, host, machine)
         found += _ports(site, host, machine)
     found += _same(machines)
+    found += _clusters(site, machines)
     found += _sizes(site, machines)
     found += _retention(site, machines)
     return sorted(found, key=lambda p: (p.warning, p.where, p.name, p.what))
@@ -97,6 +105,37 @@ def _system(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[
         supported = "; ".join(f"{name.capitalize()} {', '.join(versions)}" for name, versions in SUPPORTED.items())
         do = f"install one that is supported: {supported}"
         yield Problem(host, "operating system", f"{os_id} {version}".strip(), "not supported", do)
+
+
+def _architecture(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[str, Any]) -> Iterator[Problem]:
+    if _is_node(site, host) and site.value(MANAGE) is not False and machine["architecture"] != ARCHITECTURE:
+        what = f"the bundle's programs and images are for {ARCHITECTURE} only"
+        yield Problem(host, "architecture", str(machine["architecture"]), what, "choose another machine")
+
+
+def _firewalls(site: Site, host: str, machine: Mapping[str, Any], limits: Mapping[str, Any]) -> Iterator[Problem]:
+    """Judge what would keep pods, nodes and the NFS server from each other."""
+    if limits.get("own_firewall") or site.value(MANAGE) is False:
+        return
+    for name in machine["firewalls"]:
+        what = (
+            "it keeps pods and machines from each other unless it lets through all that docs/admin/inventory.md lists"
+        )
+        do = (
+            "turn it off (ufw disable; systemctl disable --now firewalld; iptables -P FORWARD ACCEPT where Docker or "
+            "a script set DROP), or write its rules by that list and set preflight_own_firewall: true"
+        )
+        yield Problem(host, "firewall", str(name), what, do)
+
+
+def _packages(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[str, Any]) -> Iterator[Problem]:
+    if _is_node(site, host) and site.value(MANAGE) is not False and machine["packages"]:
+        what = "apt removes them, and Docker with them, when role node installs the distribution's containerd"
+        do = (
+            "choose another machine, or remove them yourself (apt remove containerd.io docker-ce); the distribution's "
+            "docker.io gets along with Kubernetes"
+        )
+        yield Problem(host, "packages", ", ".join(machine["packages"]), what, do)
 
 
 def _resources(site: Site, host: str, machine: Mapping[str, Any], limits: Mapping[str, Any]) -> Iterator[Problem]:
@@ -178,6 +217,20 @@ def _same(machines: Machines) -> Iterator[Problem]:
             seen.setdefault(value, host)
 
 
+def _clusters(site: Site, machines: Machines) -> Iterator[Problem]:
+    """Judge whether machines that are nodes already are nodes of this cluster."""
+    master = next(iter(site.groups.get("kube_control_plane", [])), "")
+    if site.value(MANAGE) is False or master not in machines:
+        return
+    ours = machines[master]["cluster"]
+    for host in sorted(set(machines) & set(site.groups.get("kube_node", []))):
+        theirs = machines[host]["cluster"]
+        if theirs and theirs != ours:
+            what = f"the machine is a node of another cluster than {master}'s, or of one that {master} was before"
+            do = "choose another machine, or take it out of that cluster and run `kubeadm reset` on it"
+            yield Problem(host, "cluster", "/etc/kubernetes/kubelet.conf", what, do)
+
+
 def _sizes(site: Site, machines: Machines) -> Iterator[Problem]:
     """Judge whether every size fits on a machine that takes servers; with one of them unknown nothing is said."""
     nodes = [h for h in site.groups.get("kube_node", []) if not _is_control_plane(site, h)]
@@ -186,19 +239,32 @@ def _sizes(site: Site, machines: Machines) -> Iterator[Problem]:
     sizes = site.value(SIZES)
     if site.value(MANAGE) is False or not all(node in machines for node in nodes) or not isinstance(sizes, list):
         return
-    most_memory = max((machines[node]["memory_mb"] for node in nodes), default=0)
-    most_cpus = max((machines[node]["cpus"] for node in nodes), default=0)
+    free = [_allocatable(site, node, machines[node]) for node in nodes]
+    most_memory = max((memory for memory, _cpus in free), default=0)
+    most_cpus = max((cpus for _memory, cpus in free), default=0)
     for number, size in enumerate(sizes):
         memory = memory_bytes(size.get("memory_guarantee") or size.get("memory_limit")) or 0
         for key, wanted, there in (
             ("memory_guarantee", memory / 1024**2, most_memory),
             ("cpu_guarantee", number_of(size.get("cpu_guarantee")) or 0, most_cpus),
         ):
-            if wanted >= there:
+            if wanted > there:
                 unit = "MB" if key == "memory_guarantee" else "cores"
-                what = f"no machine can hold it: the largest that takes servers has {there} {unit}"
+                what = f"no machine can hold it: the largest that takes servers has about {there} {unit} left"
                 shown = str(size.get(key) or size.get("memory_limit"))
                 yield Problem(site.where(SIZES), f"{SIZES}[{number}].{key}", shown, what, "lower it")
+
+
+def _allocatable(site: Site, node: str, machine: Mapping[str, Any]) -> tuple[int, float]:
+    """Return about how many MiB of memory and how many cores of a node are left for servers."""
+    given = site.value(KUBELET_CONFIG)
+    config = {**KUBELET, **(given if isinstance(given, dict) else {})}
+    reserved, evicted = (config.get(key) or {} for key in ("systemReserved", "evictionHard"))
+    kept = [reserved.get("memory"), evicted.get("memory.available", "100Mi")]
+    memory = machine["memory_mb"] - sum((memory_bytes(str(text).rstrip("i")) or 0) / 1024**2 for text in kept)
+    cpu = re.fullmatch(r"(\d+)m", str(reserved.get("cpu")))
+    system = _SYSTEM_PODS["control plane" if _is_control_plane(site, node) else "worker"]
+    return int(memory - system[0]), round(machine["cpus"] - (int(cpu[1]) / 1000 if cpu else 0) - system[1], 2)
 
 
 def _retention(site: Site, machines: Machines) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.jhok.lab.plugins.filter.kubeadm import kubeadm_config
-from ansible_collections.jhok.lab.plugins.plugin_utils.kubeadm import init_documents, join_documents
+from ansible_collections.jhok.lab.plugins.plugin_utils.kubeadm import KUBELET, init_documents, join_documents
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "kubeadm"
 VERSIONS = ("1.20.2", "1.24.17", "1.29.15", "1.31.4")
@@ -82,7 +82,9 @@ def test_defaults_are_left_to_kubeadm() -> None:
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "cgroupDriver": "systemd",
+        **KUBELET,
     }
+    assert KUBELET["podPidsLimit"] == 4096
 
 
 def test_filter_writes_documents_that_ansible_values_can_enter() -> None:

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.jhok.lab.plugins.modules.machine_facts import disks, listening, os_release
+from ansible_collections.jhok.lab.plugins.modules.machine_facts import (
+    cluster_of,
+    disks,
+    dropping,
+    installed,
+    listening,
+    os_release,
+)
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import Problem, Site, judge, report
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_files import Definition, Scan
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_machine import judge_machines
@@ -27,6 +34,7 @@ LIMITS = {
 GOOD: dict[str, Any] = {
     "os_id": "debian",
     "os_version": "12",
+    "architecture": "x86_64",
     "memory_mb": 2000,
     "cpus": 2,
     "free_gb": {"/": 30.0, "/var": 30.0},
@@ -37,6 +45,9 @@ GOOD: dict[str, Any] = {
     "hostname": "master",
     "machine_id": "a",
     "product_uuid": "",
+    "cluster": "",
+    "firewalls": [],
+    "packages": [],
     "kernel_release": "6.1",
     "kernel": ["overlay", "br_netfilter"],
     "ports": {"22": "sshd", "6443": "kube-apiserver", "2049": "", "9100": "prometheus-node", "9790": "prometheus"},
@@ -68,6 +79,10 @@ def test_good_machines_have_no_problem() -> None:
     [
         ({"os_version": "11"}, ["master", "debian 11", "not supported", "Ubuntu 22.04"]),
         ({"os_id": "rocky", "os_version": "9"}, ["master", "rocky 9"]),
+        ({"architecture": "aarch64"}, ["master: architecture = aarch64", "x86_64 only"]),
+        ({"firewalls": ["ufw"]}, ["master: firewall = ufw", "ufw disable", "preflight_own_firewall: true"]),
+        ({"firewalls": ["ip filter FORWARD"]}, ["firewall = ip filter FORWARD", "iptables -P FORWARD ACCEPT"]),
+        ({"packages": ["containerd.io", "docker-ce"]}, ["packages = containerd.io, docker-ce", "docker.io"]),
         ({"memory_mb": 1800}, ["memory = 1800 MB", "control plane needs 1950 MB"]),
         ({"cpus": 1}, ["CPUs = 1", "kubeadm refuses less"]),
         ({"free_gb": {"/": 30.0, "/var": 3.25}}, ["free disk on /var = 3.2 GB", "20 GB", "preflight_disk_gb"]),
@@ -86,6 +101,39 @@ def test_good_machines_have_no_problem() -> None:
 def test_one_fault_of_a_machine_is_one_problem(change: dict[str, Any], pieces: list[str]) -> None:
     (problem,) = judged(**change)
     assert all(piece in problem for piece in pieces), problem
+
+
+@pytest.mark.parametrize(
+    ("master", "worker", "refused"), [("a", "a", False), ("a", "", False), ("", "a", True), ("a", "b", True)]
+)
+def test_a_worker_of_another_cluster_is_refused(master: str, worker: str, refused: bool) -> None:
+    found = judged(worker={"cluster": worker}, cluster=master)
+    assert len(found) == refused
+    assert all("gpu1: cluster" in p and "node of another cluster than master's" in p and "reset" in p for p in found)
+
+
+def test_a_cluster_is_known_by_its_ca() -> None:
+    """Where its API server is reached may differ from node to node."""
+    text = "clusters:\n- cluster:\n    certificate-authority-data: {}\n    server: https://{}:6443\n"
+    assert cluster_of(text.format("QUJD", "a")) == cluster_of(text.format("QUJD", "b"))
+    assert cluster_of(text.format("QUJD", "a")) != cluster_of(text.format("QUJE", "a"))
+    assert cluster_of("") == ""
+
+
+def test_a_firewall_that_the_admin_answers_for_is_let_be() -> None:
+    assert judge_machines(site(), {"master": {**GOOD, "firewalls": ["ufw"]}}, {**LIMITS, "own_firewall": True}) == []
+
+
+def test_chains_that_drop_what_is_forwarded_are_found() -> None:
+    chains = [
+        {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"},
+        {"family": "ip", "table": "filter", "name": "INPUT", "hook": "input", "policy": "drop"},
+        {"family": "inet", "table": "jhok_guard", "name": "forward", "hook": "forward", "policy": "accept"},
+        {"family": "ip", "table": "filter", "name": "own"},
+    ]
+    text = json.dumps({"nftables": [{"metainfo": {"version": "1"}}, *({"chain": chain} for chain in chains)]})
+    assert dropping(text) == ["ip filter FORWARD"]
+    assert dropping("") == dropping("{}") == []
 
 
 def test_swap_alone_does_not_stop_the_run() -> None:
@@ -110,11 +158,13 @@ def test_clones_are_told_apart() -> None:
     [
         (
             {"memory_limit": "4G"},
-            ["jupyterhub_sizes[1].memory_guarantee = 4G", "takes servers has 1700 MB"],
+            ["jupyterhub_sizes[1].memory_guarantee = 4G", "takes servers has about 1574 MB left"],
         ),
+        # The machine has it, but not for servers: the kubelet keeps 256 and 200 MiB, system pods take some.
+        ({"memory_limit": "2G"}, ["jupyterhub_sizes[1].memory_guarantee = 2G", "about 1574 MB"]),
         (
             {"memory_limit": "8G", "memory_guarantee": "1G", "cpu_guarantee": 2},
-            ["jupyterhub_sizes[1].cpu_guarantee = 2", "largest that takes servers has 2 cores"],
+            ["jupyterhub_sizes[1].cpu_guarantee = 2", "largest that takes servers has about 1.7 cores left"],
         ),
     ],
 )
@@ -122,11 +172,24 @@ def test_a_size_that_no_machine_can_hold_is_refused(size: dict[str, Any], pieces
     values = {"jupyterhub_sizes": [{"name": "small", "memory_limit": "1G"}, {"name": "large", **size}]}
     wanted = dataclasses.replace(site(), given={**site().given, "localhost": values})
     # The control plane takes no servers, however large it is.
-    machines = {"master": {**GOOD, "memory_mb": 64000, "cpus": 32}, "gpu1": {**GOOD, **WORKER}}
+    machines = {"master": {**GOOD, "memory_mb": 64000, "cpus": 32}, "gpu1": {**GOOD, **WORKER, "memory_mb": 2200}}
     (problem,) = map(str, judge_machines(wanted, machines, LIMITS))
     assert all(piece in problem for piece in pieces), problem
     large = {**machines, "gpu1": {**machines["gpu1"], "memory_mb": 64000, "cpus": 32}}
     assert judge_machines(wanted, large, LIMITS) == []
+
+
+def test_what_the_kubelet_is_told_to_keep_counts() -> None:
+    values = {
+        "jupyterhub_sizes": [{"name": "large", "memory_limit": "14G", "cpu_guarantee": 1}],
+        "kubernetes_kubelet_config": {"systemReserved": {"memory": "2Gi"}, "evictionHard": {"nodefs.available": "1%"}},
+    }
+    specs = {**site().specs, "kubernetes": {"kubernetes_kubelet_config": {"type": "dict"}}}
+    wanted = dataclasses.replace(site(), specs=specs, given={**site().given, "localhost": values})
+    machines = {"master": GOOD, "gpu1": {**GOOD, **WORKER, "memory_mb": 16384}}
+    (problem,) = map(str, judge_machines(wanted, machines, LIMITS))
+    # Without a threshold of its own in evictionHard, the kubelet's counts: 100 MiB.
+    assert f"about {16384 - 2048 - 100 - 170} MB left" in problem
 
 
 @pytest.mark.parametrize(
@@ -175,7 +238,10 @@ def test_an_existing_cluster_is_judged_for_what_is_ours() -> None:
     existing = site()
     existing.specs["kubernetes"] = {"kubernetes_manage": {"type": "bool"}}
     existing.given["master"]["kubernetes_manage"] = False
-    machines = {"master": GOOD, "gpu1": {**GOOD, **WORKER, "memory_mb": 100, "kernel": [], "os_id": "rocky"}}
+    machines = {
+        "master": GOOD,
+        "gpu1": {**GOOD, **WORKER, "memory_mb": 100, "kernel": [], "os_id": "rocky", "architecture": "arm"},
+    }
     assert judge_machines(existing, machines, LIMITS) == []
 
 
@@ -235,6 +301,14 @@ def test_the_inventory_of_the_closest_group_wins() -> None:
     assert found is not None
     assert found.where == "near:1"
     assert scan.locate("b", "h", []) is None
+
+
+def test_installed_packages_are_read() -> None:
+    text = (
+        "Package: docker-ce\nStatus: deinstall ok config-files\nDescription: x\n\n"
+        "Package: containerd.io\nStatus: install ok installed\n\nPackage: vim\nStatus: install ok installed\n"
+    )
+    assert installed(text, ["docker-ce", "containerd.io"]) == ["containerd.io"]
 
 
 def test_os_release_is_read() -> None:
