@@ -1,0 +1,33 @@
+"""What role monitoring makes of the inventory and of the machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+VARIABLES = yaml.safe_load((Path(__file__).parents[3] / "roles/monitoring/vars/main.yml").read_text())
+THREADS = "rc 0 12 30\nth {} 0 0.000 0.000\nnet 30 0 30 2\n"  # as /proc/net/rpc/nfsd has it
+
+
+def setting(name: str, **given: object) -> Any:  # noqa: ANN401
+    text = trust_as_template(VARIABLES["__monitoring_settings"][name])
+    return Templar(loader=DataLoader(), variables={"groups": {}, **given}).template(text)
+
+
+@pytest.mark.parametrize(
+    ("told", "serves"),
+    [
+        ({"stdout": THREADS.format(16)}, True),
+        ({"stdout": THREADS.format(0)}, False),  # the kernel could, but another server serves
+        ({"stdout": "", "rc": 1}, False),  # no such file: nfs-ganesha on a kernel without nfsd
+        ({"skipped": True}, False),  # an NFS server that is no machine of ours
+        (None, False),  # nobody asked, as before the first run
+    ],
+)
+def test_requests_are_shown_where_the_kernel_serves(told: dict[str, Any] | None, serves: bool) -> None:
+    assert setting("nfs_kernel", **({} if told is None else {"__monitoring_nfsd": told})) is serves
