@@ -23,6 +23,7 @@ _MACHINE_GRACE, _HUB_GRACE = "3m", "2m"
 # The kubelet evicts pods at 10 % of a disk, and deletes images at 15 % that only the site's registry can restore.
 _DISK_FREE = 0.15
 _HOMES_FREE = 0.1
+_QUOTA_USED = 0.95
 _PREDICT_FREE = 0.4  # with more than this free, nothing is predicted: one large download would be an alarm
 _DISK_AHEAD, _HOMES_AHEAD = _DAY, 3 * _DAY
 # An idle server on the lab's network answers within milliseconds; people feel a quarter of a second per file.
@@ -49,6 +50,7 @@ _SOME_SITE = {
     "hub_namespace": "",
     "traffic_budget_gb": 1,
     "backup_max_age_days": 1,
+    "quotas": True,
     "machines": {},
     "node": "",
     "manage_kubernetes": True,
@@ -60,7 +62,8 @@ def rules(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: `url` of the page, `hub_namespace`, `traffic_budget_gb` (per user and day; 0: none),
-            `backup_max_age_days`, `rules` (the site's own groups), and what `expected_targets` takes.
+            `backup_max_age_days`, `rules` (the site's own groups), what `expected_targets` takes, and by choice
+            `quotas` (homes have limits; default: no).
 
     Raises ValueError for what is wrong with the site's own groups in `own_rule_faults`' eyes.
 
@@ -216,6 +219,16 @@ def _alerts(settings: Mapping[str, Any]) -> Iterator[Rule]:
         f"{_HOMES_FREE:.0%}, or as the last day went, it is full within 3 days. Then nobody can save work.",
         "10m",
     )
+    if settings.get("quotas"):
+        yield alert(
+            "HomeNearlyFull",
+            "warning",
+            f"max by (user) (jhok_home_bytes) / max by (user) (jhok_home_quota_bytes) > {_QUOTA_USED}",
+            "The home of {{ $labels.user }} is nearly full",
+            "The home of {{ $labels.user }} takes {{ $value | humanizePercentage }} of its quota. When it is full, "
+            "nothing more can be saved in it.",
+            "30m",
+        )
     yield alert(
         "NFSDown",
         "critical",

@@ -31,3 +31,25 @@ def setting(name: str, **given: object) -> Any:  # noqa: ANN401
 )
 def test_requests_are_shown_where_the_kernel_serves(told: dict[str, Any] | None, serves: bool) -> None:
     assert setting("nfs_kernel", **({} if told is None else {"__monitoring_nfsd": told})) is serves
+
+
+def test_homes_are_shown_where_they_are_measured() -> None:
+    """An NFS server that is no machine of ours has an address and tells no sizes."""
+    assert setting("homes_measured", groups={"nfs_server": ["nas"]}) is True
+    assert setting("homes_measured", groups={"nfs_server": []}) is False
+    assert setting("homes_measured") is False
+
+
+def test_quotas_are_passed_on() -> None:
+    assert setting("quotas", monitoring_quotas="true") is True
+    assert setting("quotas", monitoring_quotas=False) is False
+
+
+@pytest.mark.parametrize(
+    ("given", "has"),
+    [({}, False), ({"storage_quota": "", "storage_quotas": []}, False), ({"storage_quota": "20G"}, True),
+     ({"storage_quotas": [{"name": "large", "users": ["ann"], "size": "1T"}]}, True)],
+)  # fmt: skip
+def test_a_site_has_quotas_when_it_names_some(given: dict[str, object], has: bool) -> None:
+    text = yaml.safe_load((Path(__file__).parents[3] / "playbooks/group_vars/all.yml").read_text())["site_has_quotas"]
+    assert Templar(loader=DataLoader(), variables=given).template(trust_as_template(text)) is has
