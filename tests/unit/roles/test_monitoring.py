@@ -10,7 +10,8 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
-VARIABLES = yaml.safe_load((Path(__file__).parents[3] / "roles/monitoring/vars/main.yml").read_text())
+ROLE = Path(__file__).parents[3] / "roles/monitoring"
+VARIABLES = yaml.safe_load((ROLE / "vars/main.yml").read_text())
 THREADS = "rc 0 12 30\nth {} 0 0.000 0.000\nnet 30 0 30 2\n"  # as /proc/net/rpc/nfsd has it
 
 
@@ -53,3 +54,13 @@ def test_quotas_are_passed_on() -> None:
 def test_a_site_has_quotas_when_it_names_some(given: dict[str, object], has: bool) -> None:
     text = yaml.safe_load((Path(__file__).parents[3] / "playbooks/group_vars/all.yml").read_text())["site_has_quotas"]
     assert Templar(loader=DataLoader(), variables=given).template(trust_as_template(text)) is has
+
+
+def test_the_exporter_s_guard_is_back_after_nftables_has_emptied_all_tables() -> None:
+    """In a file of its own: role node's guard has jhok.conf there."""
+    tasks = yaml.safe_load((ROLE / "tasks/machine_exporter.yml").read_text())
+    written = {item["dest"]: item["src"] for task in tasks for item in task.get("loop", []) if "src" in item}
+    unit = (ROLE / "templates" / written["/etc/systemd/system/nftables.service.d/jhok-exporter.conf"]).read_text()
+    rules = next(path for path, source in written.items() if source == "node-exporter.nft.j2")
+    for moment in ("ExecStartPost", "ExecReload"):
+        assert f"{moment}=/usr/sbin/nft --file {rules}" in unit
