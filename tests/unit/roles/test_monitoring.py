@@ -64,3 +64,12 @@ def test_the_exporter_s_guard_is_back_after_nftables_has_emptied_all_tables() ->
     rules = next(path for path, source in written.items() if source == "node-exporter.nft.j2")
     for moment in ("ExecStartPost", "ExecReload"):
         assert f"{moment}=/usr/sbin/nft --file {rules}" in unit
+
+
+@pytest.mark.parametrize("own", [[], ["monitoring_rules"], ["monitoring_panels", "monitoring_receivers"]])
+def test_what_is_a_site_s_own_has_to_be_judged(own: list[str]) -> None:
+    task = yaml.safe_load((ROLE / "tasks/check.yml").read_text())[0]
+    names = ("monitoring_rules", "monitoring_panels", "monitoring_receivers")
+    values = {name: [{"name": "mine"}] if name in own else [] for name in names}
+    text = trust_as_template(task["jhok.lab.monitoring_check"]["own"])
+    assert Templar(loader=DataLoader(), variables=values).template(text) == own
