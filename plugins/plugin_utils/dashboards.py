@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.jhok.lab.plugins.plugin_utils.rules import DISKS
+from ansible_collections.jhok.lab.plugins.plugin_utils.rules import CERTIFICATE_DAYS, DISKS
 
 LEVELS = OK, WARNING, CRITICAL = ("ok", "warning", "critical")  # of a threshold or a word
 KINDS = ("timeseries", "stat", "gauge", "bar", "table")
@@ -81,9 +81,10 @@ class Panel:
         width: of COLUMNS.
         height: in units of the grid, about 35 pixels.
         level: below the first threshold.
-        thresholds: by rising value.
+        thresholds: by rising value; a table's are for all its figures, since Perses tells no columns apart.
         words: for a stat.
         columns: label and heading of a table's first columns.
+        ascending: whether a table's first figures are the smallest.
         stack: whether the areas of lines are stacked.
         maximum: of the axis or the gauge; None: by the values.
 
@@ -100,6 +101,7 @@ class Panel:
     thresholds: tuple[Threshold, ...] = ()
     words: tuple[Word, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
+    ascending: bool = False
     stack: bool = False
     maximum: float | None = None
 
@@ -469,9 +471,7 @@ def _hub(_settings: Mapping[str, Any]) -> Dashboard:
                         "Failed sign-ins within a day",
                         (
                             Query(
-                                _or_zero(
-                                    f"round(sum(increase({_SIGN_INS}{{{_sign_in('failure')}}}[1d])))"
-                                ),
+                                _or_zero(f"round(sum(increase({_SIGN_INS}{{{_sign_in('failure')}}}[1d])))"),
                                 "failed",
                             ),
                         ),
@@ -794,6 +794,7 @@ def _nodes(settings: Mapping[str, Any]) -> Dashboard:
             ),
             kind="table",
             description="Pods whose containers ended and were started anew within the last 24 hours.",
+            thresholds=(Threshold(1, WARNING), Threshold(5, CRITICAL)),
             columns=(("namespace", "Namespace"), ("pod", "Pod")),
         ),
         Panel(
@@ -837,8 +838,11 @@ def _nodes(settings: Mapping[str, Any]) -> Dashboard:
                 ),
                 "seconds",
                 "table",
-                "Time until each certificate of the control plane is no longer valid.",
+                "Time until each certificate of the control plane is no longer valid, the next one first.",
+                level=CRITICAL,
+                thresholds=(Threshold(7 * DAY, WARNING), Threshold(CERTIFICATE_DAYS * DAY, OK)),
                 columns=(("node", "Machine"), ("certificate", "Certificate")),
+                ascending=True,
             ),
         ]
     rows.append(Row("Kubernetes", tuple(cluster)))
@@ -1110,6 +1114,7 @@ def _traffic(settings: Mapping[str, Any]) -> Dashboard:
                 "Received and sent within the last 24 hours, of what a user may have. Above 100 % there is an alert; "
                 "nothing is cut off.",
                 COLUMNS,
+                thresholds=(Threshold(0.8, WARNING), Threshold(1, CRITICAL)),
                 columns=(("user", "User"),),
             )
         )

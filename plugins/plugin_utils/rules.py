@@ -30,7 +30,7 @@ _DISK_AHEAD, _HOMES_AHEAD = _DAY, 3 * _DAY
 _NFS_SECONDS, _WRITE_SECONDS = 0.25, 1
 _FAILED_STARTS = 3  # within 30 minutes, and at least this share of all:
 _FAILED_SHARE = 0.2
-_CERTIFICATE_DAYS = 30
+CERTIFICATE_DAYS = 30
 
 # Of a machine's file systems, those that fill up.
 DISKS = (
@@ -282,7 +282,7 @@ def _alerts(settings: Mapping[str, Any]) -> Iterator[Rule]:
     yield alert(
         "CertificateExpiring",
         "warning",
-        f"jhok_certificate_expiry_timestamp_seconds - time() < {_CERTIFICATE_DAYS * _DAY}",
+        f"jhok_certificate_expiry_timestamp_seconds - time() < {CERTIFICATE_DAYS * _DAY}",
         "Certificate {{ $labels.certificate }} on {{ $labels.node }} expires",
         "Certificate {{ $labels.certificate }} on {{ $labels.node }} "
         "{{ if lt $value 0.0 }}has expired.{{ else }}expires in {{ $value | humanizeDuration }}.{{ end }}",
