@@ -156,10 +156,18 @@ def _use() -> Iterator[Rule]:
 def _traffic_by_day() -> Iterator[Rule]:
     """Yield the traffic of the last 24 hours; pods that have ended meanwhile count."""
     for direction in ("receive", "transmit"):
+        of_pods = f'increase(container_network_{direction}_bytes_total{{interface="eth0"}}[1d])'
         yield _record(
             f"user:network_{direction}_bytes:increase1d",
-            f'sum by (user) (increase(container_network_{direction}_bytes_total{{interface="eth0"}}[1d]) '
-            "* on (namespace, pod) group_left (user) last_over_time(jhok:user_pod:info[1d]))",
+            f"sum by (user) ({of_pods} * on (namespace, pod) group_left (user) last_over_time(jhok:user_pod:info[1d]))",
+        )
+        yield _record(
+            f"namespace:network_{direction}_bytes:increase1d",
+            f"sum by (namespace) ({of_pods} unless on (namespace, pod) last_over_time(jhok:host_network_pod:info[1d]))",
+        )
+        yield _record(
+            f"node:network_{direction}_bytes:increase1d",
+            f"sum by (node) (increase(node_network_{direction}_bytes_total{{{_PHYSICAL}}}[1d]))",
         )
 
 
