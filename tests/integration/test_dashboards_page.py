@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
@@ -455,6 +456,21 @@ def test_a_table_begins_with_the_most_urgent_in_colours(admin: Visitor) -> None:
         red, green, blue = (int(COLOURS[level][place : place + 2], 16) for place in (1, 3, 5))
         figure = rows.nth(number).get_by_role("cell").last.locator("div").first
         expect(figure).to_have_css("color", f"rgb({red}, {green}, {blue})")
+
+
+def test_charts_ask_for_points_as_often_as_there_are_figures(admin: Visitor) -> None:
+    steps: set[str] = set()
+
+    def note(request: Any) -> None:  # noqa: ANN401
+        if "/query_range" in request.url:
+            found = parse_qs(f"{urlsplit(request.url).query}&{request.post_data or ''}")
+            steps.update(found["step"])
+
+    admin.tab.on("request", note)
+    admin.open("/d/ours?orgId=1&start=5m")
+    expect(admin.panel("Lines").locator("canvas")).to_be_visible()
+    assert steps
+    assert all(float(step) < 30 for step in steps), steps  # figures come every second, not every 30
 
 
 def test_a_choice_of_users_is_in_the_address_and_in_the_queries(admin: Visitor) -> None:
