@@ -10,7 +10,8 @@ version_added: 0.1.0
 author: The jhok.lab authors (@jhok)
 description:
   - Runs both in one container of the image that is shipped, without a network, on this machine; without that image,
-    those on the path. Without either it warns and judges nothing.
+    those on the path. Without either it fails where O(own) names something, else, and in check mode, it
+    warns and judges nothing.
   - Fails with their words, and with the name of what they refuse. Changes nothing, in check mode or not.
 options:
   image:
@@ -29,6 +30,11 @@ options:
     description: Text of C(alertmanager.yml), which holds secrets. What a failure says of it has no address in it.
     type: str
     required: true
+  own:
+    description: Variables with which the site gives rules, panels or receivers of its own.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     description: Changes nothing.
@@ -42,6 +48,7 @@ EXAMPLES = r"""
     prometheus: "{{ files.prometheus }}"
     rules: "{{ files.rules }}"
     alertmanager: "{{ files.alertmanager }}"
+    own: [monitoring_rules]
   become: true
 """
 
@@ -60,6 +67,11 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.jhok.lab.plugins.module_utils import images
 
+UNJUDGED = (
+    "{own}: cannot be judged: {what}. With one error in them Prometheus or Alertmanager would not start. No machine "
+    "has been changed. To do: make the image with `ansible-playbook site.yml --tags bundle`, or install promtool and "
+    "amtool (Debian: apt-get install prometheus prometheus-alertmanager), or leave them out until then."
+)
 PROMETHEUS = "prometheus.yml"
 ALERTMANAGER = "alertmanager.yml"
 # One shell for all of them: a container's start takes longer than their work.
@@ -119,6 +131,7 @@ def main() -> None:
             "prometheus": text,
             "rules": {"type": "dict", "required": True},
             "alertmanager": {**text, "no_log": True},
+            "own": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -133,6 +146,8 @@ def main() -> None:
         tools, run = command(module, directory)
         if not tools:
             what = f"neither {given['image']} nor promtool and amtool are on this machine"
+            if given["own"] and not module.check_mode:  # a real run makes the image first
+                module.fail_json(msg=UNJUDGED.format(own=", ".join(given["own"]), what=what), tools="")
             module.warn(f"Rules, queries and receivers have not been judged by Prometheus' own tools: {what}.")
             module.exit_json(changed=False, tools="")
         status, output, errors = module.run_command(run, cwd=directory)

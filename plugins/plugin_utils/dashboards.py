@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.jhok.lab.plugins.plugin_utils.rules import DISKS
+from ansible_collections.jhok.lab.plugins.plugin_utils.rules import CERTIFICATE_DAYS, DISKS
 
 LEVELS = OK, WARNING, CRITICAL = ("ok", "warning", "critical")  # of a threshold or a word
 KINDS = ("timeseries", "stat", "gauge", "bar", "table")
@@ -23,7 +23,7 @@ UNITS = (
 COLUMNS = 24  # of a dashboard's grid
 
 NOBODY = "no one"  # stands in for users where there are none
-EVERYBODY = "all users"
+_TOTALS = {"user": "all users", "namespace": "all namespaces", "node": "all machines"}  # in the label's column
 DAY = 86400  # seconds
 GB = 10**9  # bytes
 
@@ -81,9 +81,10 @@ class Panel:
         width: of COLUMNS.
         height: in units of the grid, about 35 pixels.
         level: below the first threshold.
-        thresholds: by rising value.
+        thresholds: by rising value; a table's are for all its figures, since Perses tells no columns apart.
         words: for a stat.
         columns: label and heading of a table's first columns.
+        ascending: whether a table's first figures are the smallest.
         stack: whether the areas of lines are stacked.
         maximum: of the axis or the gauge; None: by the values.
 
@@ -100,6 +101,7 @@ class Panel:
     thresholds: tuple[Threshold, ...] = ()
     words: tuple[Word, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
+    ascending: bool = False
     stack: bool = False
     maximum: float | None = None
 
@@ -163,7 +165,7 @@ def site_dashboards(settings: Mapping[str, Any]) -> list[Dashboard]:
         settings: `dashboards` (uids, in their order), `panels` (the site's own: `dashboard`, `title`, `query`, and by
             choice `row`, `legend`, `unit`, `kind`), `gpus`, `nfs_kernel` (the NFS server is the kernel's),
             `nfs_address` (empty: no NFS server is asked), `manage_kubernetes`, `traffic_budget_gb` (per user and day;
-            0: none), `scrape_interval` in seconds; and by choice `homes_measured` (the NFS server is a machine of ours;
+            0: none); and by choice `homes_measured` (the NFS server is a machine of ours;
             default: there is an `nfs_address`) and `quotas` (default: no).
 
     Raises:
@@ -792,6 +794,7 @@ def _nodes(settings: Mapping[str, Any]) -> Dashboard:
             ),
             kind="table",
             description="Pods whose containers ended and were started anew within the last 24 hours.",
+            thresholds=(Threshold(1, WARNING), Threshold(5, CRITICAL)),
             columns=(("namespace", "Namespace"), ("pod", "Pod")),
         ),
         Panel(
@@ -835,8 +838,11 @@ def _nodes(settings: Mapping[str, Any]) -> Dashboard:
                 ),
                 "seconds",
                 "table",
-                "Time until each certificate of the control plane is no longer valid.",
+                "Time until each certificate of the control plane is no longer valid, the next one first.",
+                level=CRITICAL,
+                thresholds=(Threshold(7 * DAY, WARNING), Threshold(CERTIFICATE_DAYS * DAY, OK)),
                 columns=(("node", "Machine"), ("certificate", "Certificate")),
+                ascending=True,
             ),
         ]
     rows.append(Row("Kubernetes", tuple(cluster)))
@@ -1009,50 +1015,32 @@ def _homes_row(settings: Mapping[str, Any]) -> Row:
 def _traffic(settings: Mapping[str, Any]) -> Dashboard:
     chosen = '{user=~"$user"}'
 
-    def day(direction: str, days_ago: int) -> str:
+    def day(label: str, direction: str, days_ago: int) -> str:
         back = f" offset {days_ago}d" if days_ago else ""
-        return f"user:network_{direction}_bytes:increase1d{chosen}{back}"
+        return f"{label}:network_{direction}_bytes:increase1d{chosen if label == 'user' else ''}{back}"
 
-    def with_total(each: str) -> str:
+    def with_total(label: str, each: str) -> str:
         total = _or_zero(f"sum({each})")
-        return f'{each} or label_replace({total}, "user", "{EVERYBODY}", "", "")'
+        return f'{each} or label_replace({total}, "{label}", "{_TOTALS[label]}", "", "")'
 
-    def week(direction: str) -> str:
+    def week(label: str, direction: str) -> str:
         # A label keeps the days apart; without it the first of two days would hide the second.
-        days = [f'label_replace({day(direction, back)}, "day", "{back}", "", "")' for back in range(7)]
-        return f"sum by (user) ({' or '.join(days)})"
+        days = [f'label_replace({day(label, direction, back)}, "day", "{back}", "", "")' for back in range(7)]
+        return f"sum by ({label}) ({' or '.join(days)})"
 
-    def by_day(direction: str, title: str) -> Panel:
+    def by_day(label: str, what: str, direction: str, title: str, of: str) -> Panel:
         names = ["Last 24 h", "The day before", *(f"{back} days before" for back in range(2, 7))]
         return Panel(
-            f"{title} by day",
+            f"{title} by day{'' if label == 'user' else f' and {what}'}",
             (
-                *(Query(with_total(day(direction, back)), name) for back, name in enumerate(names)),
-                Query(with_total(week(direction)), "7 days"),
+                *(Query(with_total(label, day(label, direction, back)), name) for back, name in enumerate(names)),
+                Query(with_total(label, week(label, direction)), "7 days"),
             ),
             "bytes",
             "table",
-            f"Bytes {title.lower()} by each user's servers, ended ones too, in days of 24 hours back from now.",
+            f"Bytes {title.lower()} {of}, in days of 24 hours back from now.",
             COLUMNS,
             9,
-            columns=(("user", "User"),),
-        )
-
-    def sums(label: str, what: str) -> Panel:
-        interval = settings["scrape_interval"]  # a rate is told once in that time: times it, rates add up to bytes
-        return Panel(
-            f"Traffic by {what}",
-            tuple(
-                Query(
-                    f"sum_over_time({label}:network_{direction}_bytes:rate2m[{window}]) * {interval}",
-                    f"{title} in {name}",
-                )
-                for window, name in (("1d", "24 h"), ("7d", "7 days"))
-                for direction, title in (("receive", "Received"), ("transmit", "Sent"))
-            ),
-            "bytes",
-            "table",
-            f"Bytes of each {what} within the last 24 hours and 7 days.",
             columns=((label, what.capitalize()),),
         )
 
@@ -1065,6 +1053,7 @@ def _traffic(settings: Mapping[str, Any]) -> Dashboard:
             ),
             "bytes/s",
             description=f"Bytes per second {of}.",
+            width=COLUMNS,
         )
 
     def stat(direction: str, title: str, window: str) -> Panel:
@@ -1093,12 +1082,16 @@ def _traffic(settings: Mapping[str, Any]) -> Dashboard:
             "bytes/s",
             description="Bytes per second that each user's servers send; the 20 largest at each moment.",
         ),
-        by_day("receive", "Received"),
-        by_day("transmit", "Sent"),
+        by_day("user", "user", "receive", "Received", "by each user's servers, ended ones too"),
+        by_day("user", "user", "transmit", "Sent", "by each user's servers, ended ones too"),
     ]
+    pods, cards = (
+        "of all pods of a namespace that have a network of their own",
+        "through the machines' own network cards",
+    )
     budget = settings["traffic_budget_gb"]
     if budget > 0:
-        both = f"({day('receive', 0)} + {day('transmit', 0)}) / {budget * GB:.0f}"
+        both = f"({day('user', 'receive', 0)} + {day('user', 'transmit', 0)}) / {budget * GB:.0f}"
         users.append(
             Panel(
                 f"Share of the budget of {budget:g} GB a day",
@@ -1108,6 +1101,7 @@ def _traffic(settings: Mapping[str, Any]) -> Dashboard:
                 "Received and sent within the last 24 hours, of what a user may have. Above 100 % there is an alert; "
                 "nothing is cut off.",
                 COLUMNS,
+                thresholds=(Threshold(0.8, WARNING), Threshold(1, CRITICAL)),
                 columns=(("user", "User"),),
             )
         )
@@ -1127,12 +1121,19 @@ def _traffic(settings: Mapping[str, Any]) -> Dashboard:
             ),
             Row("By user", tuple(users)),
             Row(
-                "By namespace and machine",
+                "By namespace",
                 (
-                    rates("namespace", "namespace", "of all pods of a namespace that have a network of their own"),
-                    sums("namespace", "namespace"),
-                    rates("node", "machine", "through the machines' own network cards"),
-                    sums("node", "machine"),
+                    rates("namespace", "namespace", pods),
+                    by_day("namespace", "namespace", "receive", "Received", f"{pods}, ended ones too"),
+                    by_day("namespace", "namespace", "transmit", "Sent", f"{pods}, ended ones too"),
+                ),
+            ),
+            Row(
+                "By machine",
+                (
+                    rates("node", "machine", cards),
+                    by_day("node", "machine", "receive", "Received", cards),
+                    by_day("node", "machine", "transmit", "Sent", cards),
                 ),
             ),
         ),

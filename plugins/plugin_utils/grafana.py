@@ -235,7 +235,7 @@ def _table(panel: Panel) -> tuple[Object, Object]:
     return {"color": {"mode": "thresholds"}, "custom": {"align": "auto", "inspect": False}}, {
         "showHeader": True,
         "cellHeight": "sm",
-        "sortBy": [{"displayName": _heading(panel, panel.queries[0]), "desc": True}],
+        "sortBy": [{"displayName": _heading(panel, panel.queries[0]), "desc": not panel.ascending}],
     }
 
 
@@ -267,4 +267,10 @@ def _columns(panel: Panel) -> tuple[list[Object], list[Object]]:
         for query in panel.queries
         if query.unit
     ]
+    if panel.thresholds:
+        colour = {"id": "custom.cellOptions", "value": {"type": "color-text"}}
+        overrides += [
+            {"matcher": {"id": "byName", "options": _heading(panel, query)}, "properties": [colour]}
+            for query in panel.queries
+        ]
     return ([{"id": "merge", "options": {}}] if several else []) + [organize], overrides

@@ -58,6 +58,7 @@ class MonitoringSettings(TypedDict):
     manage_kubernetes: bool
     nfs_address: str
     nfs_kernel: bool
+    homes_measured: bool
     images: dict[str, str]
     site_name: str
     node_port: int
@@ -77,6 +78,7 @@ class MonitoringSettings(TypedDict):
     dashboards: list[str]
     panels: list[Object]
     gpus: bool
+    quotas: bool
     rules: list[Object]
     receivers: list[Object]
     traffic_budget_gb: float

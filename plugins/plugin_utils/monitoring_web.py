@@ -129,10 +129,10 @@ def web_files(settings: Mapping[str, Any]) -> dict[str, str]:
 
     Args:
         settings: `ui` (perses or grafana), `access` (hub, password or open; Grafana has a sign-in of its own),
-            `site_name`, `url` and `hub_url`.
+            `site_name`, `url`, `hub_url` and `scrape_interval` in seconds, below which no chart asks for points.
 
     """
-    app = {key: settings[key] for key in ("site_name", "url", "hub_url", "access")}
+    app = {key: settings[key] for key in ("site_name", "url", "hub_url", "access", "scrape_interval")}
     server = _grafana() if settings["ui"] == "grafana" else _perses(settings["access"] == "open")
     blocks = f"listen {WEB};\n{_HEALTHZ}{server}"
     text = f"{_MAIN}    server {{\n{_indented(blocks, 8)}    }}\n}}\n"

@@ -218,12 +218,20 @@ def _table(panel: Panel) -> Object:
                 "format": _format(query.unit or panel.unit),
                 "align": "right",
                 "enableSorting": True,
-                **({"sort": "desc"} if number == 1 else {}),
+                **({"sort": "asc" if panel.ascending else "desc"} if number == 1 else {}),
             }
         )
     return {
         "density": "compact",
         "defaultColumnWidth": "auto",
         "columnSettings": settings,
+        **({"cellSettings": _cells(panel)} if panel.thresholds else {}),
         "transforms": [{"kind": "MergeSeries", "spec": {}}] if several else [],
     }
+
+
+def _cells(panel: Panel) -> list[Object]:
+    """Return the colours of figures. The first condition that holds counts; a name meets none."""
+    steps = [({"min": each.value}, each.level) for each in reversed(panel.thresholds)]
+    steps.append(({"max": panel.thresholds[0].value}, panel.level))
+    return [{"condition": {"kind": "Range", "spec": spec}, "textColor": COLOURS[level]} for spec, level in steps]

@@ -23,13 +23,14 @@ _MACHINE_GRACE, _HUB_GRACE = "3m", "2m"
 # The kubelet evicts pods at 10 % of a disk, and deletes images at 15 % that only the site's registry can restore.
 _DISK_FREE = 0.15
 _HOMES_FREE = 0.1
+_QUOTA_USED = 0.95
 _PREDICT_FREE = 0.4  # with more than this free, nothing is predicted: one large download would be an alarm
 _DISK_AHEAD, _HOMES_AHEAD = _DAY, 3 * _DAY
 # An idle server on the lab's network answers within milliseconds; people feel a quarter of a second per file.
 _NFS_SECONDS, _WRITE_SECONDS = 0.25, 1
 _FAILED_STARTS = 3  # within 30 minutes, and at least this share of all:
 _FAILED_SHARE = 0.2
-_CERTIFICATE_DAYS = 30
+CERTIFICATE_DAYS = 30
 
 # Of a machine's file systems, those that fill up.
 DISKS = (
@@ -49,6 +50,7 @@ _SOME_SITE = {
     "hub_namespace": "",
     "traffic_budget_gb": 1,
     "backup_max_age_days": 1,
+    "quotas": True,
     "machines": {},
     "node": "",
     "manage_kubernetes": True,
@@ -60,7 +62,8 @@ def rules(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: `url` of the page, `hub_namespace`, `traffic_budget_gb` (per user and day; 0: none),
-            `backup_max_age_days`, `rules` (the site's own groups), and what `expected_targets` takes.
+            `backup_max_age_days`, `rules` (the site's own groups), what `expected_targets` takes, and by choice
+            `quotas` (homes have limits; default: no).
 
     Raises ValueError for what is wrong with the site's own groups in `own_rule_faults`' eyes.
 
@@ -153,10 +156,18 @@ def _use() -> Iterator[Rule]:
 def _traffic_by_day() -> Iterator[Rule]:
     """Yield the traffic of the last 24 hours; pods that have ended meanwhile count."""
     for direction in ("receive", "transmit"):
+        of_pods = f'increase(container_network_{direction}_bytes_total{{interface="eth0"}}[1d])'
         yield _record(
             f"user:network_{direction}_bytes:increase1d",
-            f'sum by (user) (increase(container_network_{direction}_bytes_total{{interface="eth0"}}[1d]) '
-            "* on (namespace, pod) group_left (user) last_over_time(jhok:user_pod:info[1d]))",
+            f"sum by (user) ({of_pods} * on (namespace, pod) group_left (user) last_over_time(jhok:user_pod:info[1d]))",
+        )
+        yield _record(
+            f"namespace:network_{direction}_bytes:increase1d",
+            f"sum by (namespace) ({of_pods} unless on (namespace, pod) last_over_time(jhok:host_network_pod:info[1d]))",
+        )
+        yield _record(
+            f"node:network_{direction}_bytes:increase1d",
+            f"sum by (node) (increase(node_network_{direction}_bytes_total{{{_PHYSICAL}}}[1d]))",
         )
 
 
@@ -216,6 +227,16 @@ def _alerts(settings: Mapping[str, Any]) -> Iterator[Rule]:
         f"{_HOMES_FREE:.0%}, or as the last day went, it is full within 3 days. Then nobody can save work.",
         "10m",
     )
+    if settings.get("quotas"):
+        yield alert(
+            "HomeNearlyFull",
+            "warning",
+            f"max by (user) (jhok_home_bytes) / max by (user) (jhok_home_quota_bytes) > {_QUOTA_USED}",
+            "The home of {{ $labels.user }} is nearly full",
+            "The home of {{ $labels.user }} takes {{ $value | humanizePercentage }} of its quota. When it is full, "
+            "nothing more can be saved in it.",
+            "30m",
+        )
     yield alert(
         "NFSDown",
         "critical",
@@ -269,7 +290,7 @@ def _alerts(settings: Mapping[str, Any]) -> Iterator[Rule]:
     yield alert(
         "CertificateExpiring",
         "warning",
-        f"jhok_certificate_expiry_timestamp_seconds - time() < {_CERTIFICATE_DAYS * _DAY}",
+        f"jhok_certificate_expiry_timestamp_seconds - time() < {CERTIFICATE_DAYS * _DAY}",
         "Certificate {{ $labels.certificate }} on {{ $labels.node }} expires",
         "Certificate {{ $labels.certificate }} on {{ $labels.node }} "
         "{{ if lt $value 0.0 }}has expired.{{ else }}expires in {{ $value | humanizeDuration }}.{{ end }}",

@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "url": "",
     "hub_url": "http://127.0.0.1:1",
     "hub_namespace": "jupyterhub",
+    "scrape_interval": 1,
 }
 
 

@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,13 +186,17 @@ Judged = Callable[..., dict[str, Any]]
 def judged(capsys: pytest.CaptureFixture[str]) -> Judged:
     """Return how module monitoring_check judges a site: its result, with what it printed under `output`."""
 
-    def judge(alertmanager: str = "", **changes: object) -> dict[str, Any]:
+    def judge(
+        alertmanager: str = "", own: Sequence[str] = (), *, check: bool = False, **changes: object
+    ) -> dict[str, Any]:
         settings = {**SETTINGS, **changes}
         arguments = {
             "image": IMAGE,
             "prometheus": yaml.safe_dump(prometheus_config(settings, ["up"])),
             "rules": rule_files(settings),
             "alertmanager": alertmanager or yaml.safe_dump(alertmanager_config({"receivers": []})),
+            "own": list(own),
+            "_ansible_check_mode": check,
         }
         with patch_module_args(arguments), pytest.raises(SystemExit):
             monitoring_check.main()
@@ -235,9 +239,23 @@ def test_what_amtool_refuses_shows_no_secret(judged: Judged) -> None:
     assert "tok3n" not in result["output"]
 
 
-def test_without_the_tools_there_is_a_warning(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("own", "check"), [([], False), (["monitoring_rules"], True)])
+def test_without_the_tools_there_is_a_warning(
+    judged: Judged, monkeypatch: pytest.MonkeyPatch, own: list[str], check: bool
+) -> None:
+    warnings: list[str] = []
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    result = judged(rules=[{"name": "mine", "rules": [{"alert": "X", "expr": "up =="}]}])
+    monkeypatch.setattr(monitoring_check.AnsibleModule, "warn", lambda _module, text: warnings.append(text))
+    result = judged(own=own, check=check)
     assert not result.get("failed")
     assert result["tools"] == ""
-    assert "have not been judged" in json.dumps(result["warnings"])
+    assert len(warnings) == 1
+    assert "have not been judged" in warnings[0]
+
+
+def test_without_the_tools_a_site_s_own_are_refused(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    result = judged(own=["monitoring_rules", "monitoring_receivers"])
+    assert result["failed"]
+    for piece in ("monitoring_rules, monitoring_receivers", IMAGE, "--tags bundle", "apt-get install"):
+        assert piece in result["msg"]

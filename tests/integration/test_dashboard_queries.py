@@ -89,8 +89,8 @@ def test_panels_tell_the_right_figures(tmp_path: Path) -> None:
 
 
 def test_traffic_is_told_by_day_and_for_the_week(tmp_path: Path) -> None:
-    def told(name: str) -> str:
-        return rounded(QUERIES["traffic", "Received by day", name])
+    def told(name: str, panel: str = "Received by day") -> str:
+        return rounded(QUERIES["traffic", panel, name])
 
     judge(
         tmp_path,
@@ -100,6 +100,8 @@ def test_traffic_is_told_by_day_and_for_the_week(tmp_path: Path) -> None:
             told("The day before"): {'{user="ann"}': 700, '{user="all users"}': 700},
             told("6 days before"): {'{user="ann"}': 200, '{user="all users"}': 200},
             told("7 days"): {'{user="ann"}': 3500, '{user="bob"}': 7, '{user="all users"}': 3507},
+            told("7 days", "Received by day and machine"): {'{node="master"}': 80, '{node="all machines"}': 80},
+            told("Last 24 h", "Sent by day and namespace"): {'{namespace="all namespaces"}': 0},
         },
         every="30m",
         at="191h",

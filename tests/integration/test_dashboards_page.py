@@ -13,12 +13,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
-from ansible_collections.jhok.lab.plugins.plugin_utils.dashboards import Dashboard, Panel, Query, Row, Variable
+from ansible_collections.jhok.lab.plugins.plugin_utils.dashboards import (
+    CRITICAL,
+    OK,
+    WARNING,
+    Dashboard,
+    Panel,
+    Query,
+    Row,
+    Threshold,
+    Variable,
+)
 from ansible_collections.jhok.lab.plugins.plugin_utils.monitoring_web import QUERIES, web_files
-from ansible_collections.jhok.lab.plugins.plugin_utils.perses import perses_dashboard, perses_files
+from ansible_collections.jhok.lab.plugins.plugin_utils.perses import COLOURS, perses_dashboard, perses_files
 from dashboards_page import DASHBOARDS, LIMITS, PASSWORD, PODMAN, SETTINGS, Page, running_page
 from hub import until
 from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
@@ -59,6 +70,15 @@ OURS = Dashboard(
                     kind="table",
                     columns=(("user", "User"),),
                     width=24,
+                ),
+                Panel(
+                    "Coloured",
+                    (Query("test_cpu", "CPU"),),
+                    kind="table",
+                    columns=(("user", "User"),),
+                    level=CRITICAL,
+                    thresholds=(Threshold(0.1, WARNING), Threshold(0.2, OK)),
+                    ascending=True,
                 ),
             ),
         ),
@@ -425,6 +445,32 @@ def test_every_kind_of_panel_shows_its_figures(admin: Visitor) -> None:
         expect(admin.panel("Lines").get_by_text(user, exact=True)).to_be_attached()
     assert admin.tab.get_by_role("button", name=re.compile("edit", re.IGNORECASE)).count() == 0
     assert tab.locator(".MuiAlert-root").count() == 0
+
+
+def test_a_table_begins_with_the_most_urgent_in_colours(admin: Visitor) -> None:
+    admin.tab.set_viewport_size({"width": 1400, "height": 4000})  # panels below the window ask for nothing
+    admin.open("/d/ours?orgId=1")
+    rows = admin.panel("Coloured").get_by_role("row")
+    for number, level in enumerate((CRITICAL, WARNING, OK), start=1):
+        expect(rows.nth(number).get_by_role("cell").first).to_have_text(f"user-{number - 1:02}")
+        red, green, blue = (int(COLOURS[level][place : place + 2], 16) for place in (1, 3, 5))
+        figure = rows.nth(number).get_by_role("cell").last.locator("div").first
+        expect(figure).to_have_css("color", f"rgb({red}, {green}, {blue})")
+
+
+def test_charts_ask_for_points_as_often_as_there_are_figures(admin: Visitor) -> None:
+    steps: set[str] = set()
+
+    def note(request: Any) -> None:  # noqa: ANN401
+        if "/query_range" in request.url:
+            found = parse_qs(f"{urlsplit(request.url).query}&{request.post_data or ''}")
+            steps.update(found["step"])
+
+    admin.tab.on("request", note)
+    admin.open("/d/ours?orgId=1&start=5m")
+    expect(admin.panel("Lines").locator("canvas")).to_be_visible()
+    assert steps
+    assert all(float(step) < 30 for step in steps), steps  # figures come every second, not every 30
 
 
 def test_a_choice_of_users_is_in_the_address_and_in_the_queries(admin: Visitor) -> None:

@@ -158,35 +158,46 @@ def all_users_rate(direction: int) -> Callable[[Case], Bands]:
     return bands
 
 
-def day_metric(direction: int) -> str:
-    return f"user:network_{'receive' if direction == RECEIVED else 'transmit'}_bytes:increase1d"
+def day_metric(label: str, direction: int) -> str:
+    return f"{label}:network_{'receive' if direction == RECEIVED else 'transmit'}_bytes:increase1d"
 
 
-def traffic_of_day(case: Case, direction: int) -> dict[str, tuple[float, float]]:
-    """Return what each user's pods have moved within the day, at the latest and at the moment of the figure.
+def traffic_of_day(case: Case, label: str, direction: int) -> dict[str, tuple[float, float]]:
+    """Return what each user's pods, namespace or machine has moved within the day: the least and the most.
 
-    The figure is worked out every two minutes.
+    The figure is worked out every two minutes, from counters of up to 20 seconds before. What was moved a day ago may
+    have left it since the activity began.
     """
     facts = case.facts
-    before = case.before(day_metric(direction), "user")
-    made = case.visitor.value(f"max(timestamp({day_metric(direction)}))", facts.now)
-    found = {}
-    for user in (BURNER, MOVER):
-        early, late = (facts.moved(user, direction, moment) for moment in (made - 20, made + 5))
-        found[user] = (before.get(user, 0) + early, before.get(user, 0) + late)
-    return found
+    name = day_metric(label, direction)
+    before = case.before(name, label)
+    made = case.visitor.value(f"max(timestamp({name}))", facts.now)
+    span = max(made - facts.activity.before, 1)
+    fastest = f"max_over_time({name.replace('increase1d', 'rate2m')}[{span + 120:.0f}s])"
+    left = {labels[label]: value * span for labels, value in case.visitor.query(fastest, made - DAY)}
+    moved = {
+        "user": lambda moment: {user: facts.moved(user, direction, moment) for user in (BURNER, MOVER)},
+        "namespace": lambda moment: facts.namespace_moved(direction, moment),
+        "node": lambda moment: facts.machine_moved((in_of, out_of)[direction], moment),
+    }[label]
+    early, late = moved(made - 20), moved(made + 5)
+    return {key: (before.get(key, 0) + early[key] - left.get(key, 0), before.get(key, 0) + late[key]) for key in early}
+
+
+def by_day(label: str, direction: int, plus: float = 3e6) -> Callable[[Case], Bands]:
+    return lambda case: {key: around(ends, 0.05, plus) for key, ends in traffic_of_day(case, label, direction).items()}
 
 
 def users_day(direction: int) -> Callable[[Case], Bands]:
-    return lambda case: {user: around(ends, 0.05, 3e6) for user, ends in traffic_of_day(case, direction).items()}
+    return by_day("user", direction)
 
 
 def all_users_day(direction: int) -> Callable[[Case], Bands]:
     def bands(case: Case) -> Bands:
-        ours = traffic_of_day(case, direction)
+        ours = traffic_of_day(case, "user", direction)
         others = sum(
             value
-            for labels, value in case.visitor.query(day_metric(direction), case.facts.now)
+            for labels, value in case.visitor.query(day_metric("user", direction), case.facts.now)
             if labels["user"] not in ours
         )
         ends = (sum(low for low, _ in ours.values()) + others, sum(high for _, high in ours.values()) + others)
@@ -195,22 +206,40 @@ def all_users_day(direction: int) -> Callable[[Case], Bands]:
     return bands
 
 
-def at_least_day(direction: int) -> Callable[[Case], Bands]:
-    """Return the bands of seven days, which are the last one and whatever was before."""
+def days(label: str, direction: int, plus: float) -> tuple[Callable[[Case], Bands], ...]:
+    """Return the bands of today, of six days before and of all seven, of which there is no record but Prometheus'."""
 
-    def bands(case: Case) -> Bands:
-        found = users_day(direction)(case)
-        return {user: between(band.low, 7 * band.high + 1e12, band.told) for user, band in found.items()}
+    def earlier(back: int) -> Callable[[Case], Bands]:
+        return lambda case: total(told(case, label, direction, back), 1)
 
-    return bands
+    def week(case: Case) -> Bands:
+        today = by_day(label, direction, plus)(case)
+        sums: dict[str, float] = {}
+        for back in range(1, 7):
+            for key, value in told(case, label, direction, back).items():
+                sums[key] = sums.get(key, 0) + value
+        return {
+            key: Band(band.told + sums.get(key, 0), band.low + sums.get(key, 0), band.high + sums.get(key, 0))
+            for key, band in today.items()
+        }
+
+    def total(figures: Mapping[str, float], plus: float) -> Bands:
+        return {f"all {PLURALS[label]}": about(sum(figures.values()), plus=plus), **each(figures, plus=plus)}
+
+    return (by_day(label, direction, plus), *(earlier(back) for back in range(1, 7)), week)
 
 
-def earlier_days(_case: Case) -> Bands:
-    return {"all users": between(0, 1e15)}
+PLURALS = {"user": "users", "namespace": "namespaces", "node": "machines"}
+
+
+def told(case: Case, label: str, direction: int, back: int) -> dict[str, float]:
+    """Return what Prometheus itself said that many days ago."""
+    found = case.visitor.query(day_metric(label, direction), case.facts.now - back * DAY)
+    return {labels[label]: value for labels, value in found}
 
 
 def budget(case: Case) -> Bands:
-    received, sent = (traffic_of_day(case, direction) for direction in (RECEIVED, SENT))
+    received, sent = (traffic_of_day(case, "user", direction) for direction in (RECEIVED, SENT))
     whole = case.facts.site.settings["traffic_budget_gb"] * 1e9
     return {
         user: around(tuple((received[user][end] + sent[user][end]) / whole for end in (0, 1)), 0.05, 6e6 / whole)
@@ -229,37 +258,6 @@ def namespaces_rate(direction: int) -> Callable[[Case], Bands]:
 def machines_rate(direction: int) -> Callable[[Case], Bands]:
     read = (in_of, out_of)[direction]
     return lambda case: each(case.facts.machine_rate(read), 0.15, 20000)
-
-
-def summed(
-    label: str, direction: int, moved: Callable[[Facts], Mapping[str, float]], days: int
-) -> Callable[[Case], Bands]:
-    """Return the bands of rates summed up: what was told before the activity, and what was counted since.
-
-    A rate over two minutes tells of what moves now a minute later, on average, so that the first rates are of what
-    moved before; and not at all of what moves in the first seconds of a pod.
-    """
-    name = f"{label}:network_{'receive' if direction == RECEIVED else 'transmit'}_bytes:rate2m"
-
-    def bands(case: Case) -> Bands:
-        interval = case.facts.site.settings["scrape_interval"]
-        before = case.before(f"sum_over_time({name}[{days}d]) * {interval}", label)
-        return {
-            key: Band(
-                before.get(key, 0) + since,
-                before.get(key, 0) + 0.5 * since - 2e6,
-                before.get(key, 0) + 1.15 * since + 10e6,
-            )
-            for key, since in moved(case.facts).items()
-        }
-
-    return bands
-
-
-def by_rate_and_sum(
-    label: str, moved: Callable[[int], Callable[[Facts], Mapping[str, float]]]
-) -> tuple[Callable[[Case], Bands], ...]:
-    return tuple(summed(label, direction, moved(direction), days) for days in (1, 7) for direction in (RECEIVED, SENT))
 
 
 def counted(what: Callable[[Facts], int], query: str) -> Callable[[Case], Bands]:
@@ -509,27 +507,13 @@ PANELS: dict[str, Check] = {
     "traffic: Sent within 24 hours": Check((), LAGGING, (all_users_day(SENT),)),
     "traffic: Received": Check(("user",), RATE, (users_rate(RECEIVED),)),
     "traffic: Sent": Check(("user",), RATE, (users_rate(SENT),)),
-    "traffic: Received by day": Check(
-        ("user",),
-        f"{LAGGING}; of earlier days a new lab has nothing, and an old one no other record",
-        (users_day(RECEIVED), *[earlier_days] * 6, at_least_day(RECEIVED)),
-    ),
-    "traffic: Sent by day": Check(
-        ("user",),
-        f"{LAGGING}; of earlier days a new lab has nothing, and an old one no other record",
-        (users_day(SENT), *[earlier_days] * 6, at_least_day(SENT)),
-    ),
+    **{
+        f"traffic: {title} by day{of}": Check((label,), f"{LAGGING}; of earlier days there is no other record", found)
+        for label, of, plus in (("user", "", 3e6), ("namespace", " and namespace", 5e6), ("node", " and machine", 10e6))
+        for title, direction in (("Received", RECEIVED), ("Sent", SENT))
+        for found in (days(label, direction, plus),)
+    },
     "traffic: Share of the budget of 0.2 GB a day": Check(("user",), LAGGING, (budget,)),
     "traffic: Now, by namespace": Check(("namespace",), RATE, (namespaces_rate(RECEIVED), namespaces_rate(SENT))),
-    "traffic: Traffic by namespace": Check(
-        ("namespace",),
-        "a rate over two minutes is a minute behind, and blind for a pod's first seconds",
-        by_rate_and_sum("namespace", lambda direction: lambda facts: facts.namespace_moved(direction)),
-    ),
     "traffic: Now, by machine": Check(("node",), BETWEEN, (machines_rate(RECEIVED), machines_rate(SENT))),
-    "traffic: Traffic by machine": Check(
-        ("node",),
-        "a rate over two minutes is a minute behind",
-        by_rate_and_sum("node", lambda direction: lambda facts: facts.machine_moved((in_of, out_of)[direction])),
-    ),
 }

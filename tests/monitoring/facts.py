@@ -240,21 +240,21 @@ class Facts:
             lambda pod: self.pod_rate(pod, lambda figures: (figures["network"] or (0, 0))[direction])
         )
 
-    def namespace_moved(self, direction: int) -> dict[str, float]:
-        """Return the bytes since the activity began."""
+    def namespace_moved(self, direction: int, moment: float) -> dict[str, float]:
+        """Return the bytes from before the activity to a moment."""
 
         def moved(pod: Any) -> float:  # noqa: ANN401
             watch = self.watches[pod.spec.node_name]
             begin, end = (
-                watch.at(moment, lambda sample: (self.pod(sample, pod)["network"] or (0, 0))[direction])
-                for moment in (self.activity.before, self.now)
+                watch.at(when, lambda sample: (self.pod(sample, pod)["network"] or (0, 0))[direction])
+                for when in (self.activity.before, moment)
             )
             return end - begin
 
         return self.namespace_sums(moved)
 
-    def machine_moved(self, read: Callable[[Sample], float]) -> dict[str, float]:
-        return self.of_machines(lambda watch: watch.at(self.now, read) - watch.at(self.activity.before, read))
+    def machine_moved(self, read: Callable[[Sample], float], moment: float) -> dict[str, float]:
+        return self.of_machines(lambda watch: watch.at(moment, read) - watch.at(self.activity.before, read))
 
     def running(self) -> dict[str, int]:
         """Return the number of running pods by node."""

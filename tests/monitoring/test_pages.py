@@ -20,7 +20,7 @@ IMAGES = ROOT / "docs/admin/images"
 FAILURES = ROOT / ".cache/browser"
 TIMEOUT_MS = 30_000
 LINE_PIXELS, LINE_MS = 30, 1000  # of a legend, and until it is drawn
-HEIGHT = 2600  # a window in which all panels of a dashboard are in sight: what is not in sight is not drawn
+HEIGHT = 4000  # a window in which all panels of a dashboard are in sight: what is not in sight is not drawn
 TROUBLE = re.compile(r"no data|error|not found|undefined|NaN", re.IGNORECASE)
 
 

@@ -31,20 +31,23 @@ const PRESETS = ['5m', '15m', '1h', '6h', '24h', '7d', '30d'].map((pastDuration)
   display: `Last ${pastDuration}`,
 }));
 
-const PROMETHEUS = {
-  kind: 'GlobalDatasource',
-  metadata: { name: 'prometheus' },
-  spec: {
-    default: true,
-    plugin: { kind: 'PrometheusDatasource', spec: { directUrl: '/prometheus', scrapeInterval: '30s' } },
-  },
-};
-const DATASOURCES = {
-  getDatasource: async () => undefined,
-  getGlobalDatasource: async () => PROMETHEUS,
-  listDatasources: async () => [],
-  listGlobalDatasources: async () => [PROMETHEUS],
-};
+/** Return what answers with our Prometheus, which reads its figures every so many seconds. */
+function makeDatasources(seconds) {
+  const prometheus = {
+    kind: 'GlobalDatasource',
+    metadata: { name: 'prometheus' },
+    spec: {
+      default: true,
+      plugin: { kind: 'PrometheusDatasource', spec: { directUrl: '/prometheus', scrapeInterval: `${seconds}s` } },
+    },
+  };
+  return {
+    getDatasource: async () => undefined,
+    getGlobalDatasource: async () => prometheus,
+    listDatasources: async () => [],
+    listGlobalDatasources: async () => [prometheus],
+  };
+}
 
 /** Have what shows one value show that of now: Perses asks for that of a while ago, the longer the range is. */
 function askForNow(client) {
@@ -90,12 +93,13 @@ function Toolbar({ title, description, hasVariables }) {
   );
 }
 
-function View({ resource, title, description }) {
+function View({ resource, title, description, scrapeInterval }) {
   const { spec } = resource;
   const timeRange = useInitialTimeRange(spec.duration);
   const refreshInterval = useInitialRefreshInterval(spec.refreshInterval);
+  const datasources = useMemo(() => makeDatasources(scrapeInterval), [scrapeInterval]);
   return (
-    <DatasourceStoreProvider dashboardResource={resource} datasourceApi={DATASOURCES} onCreate={askForNow}>
+    <DatasourceStoreProvider dashboardResource={resource} datasourceApi={datasources} onCreate={askForNow}>
       <DashboardProviderWithQueryParams initialState={{ isEditMode: false, dashboardResource: resource }}>
         <TimeRangeProviderWithQueryParams initialTimeRange={timeRange} initialRefreshInterval={refreshInterval}>
           <VariableProviderWithQueryParams initialVariableDefinitions={spec.variables}>
@@ -111,7 +115,7 @@ function View({ resource, title, description }) {
 }
 
 /** The page at `/d/<uid>`. */
-export default function DashboardPage({ uid, title, description }) {
+export default function DashboardPage({ uid, title, description, scrapeInterval }) {
   const [resource, setResource] = useState();
   const [error, setError] = useState();
   useEffect(() => {
@@ -130,7 +134,12 @@ export default function DashboardPage({ uid, title, description }) {
           <ChartsProvider chartsTheme={chartsTheme} enablePinning={false}>
             <SnackbarProvider>
               <PluginRegistry pluginLoader={pluginLoader}>
-                <View resource={resource} title={title} description={description} />
+                <View
+                  resource={resource}
+                  title={title}
+                  description={description}
+                  scrapeInterval={scrapeInterval}
+                />
               </PluginRegistry>
             </SnackbarProvider>
           </ChartsProvider>

@@ -21,7 +21,13 @@ function Dashboard({ site }) {
   if (!entry) return <Message title="There is no such dashboard">Choose one of those above.</Message>;
   return (
     <Suspense fallback={<p className="message" role="status">Loading…</p>}>
-      <DashboardPage key={uid} uid={uid} title={entry.title} description={entry.description} />
+      <DashboardPage
+        key={uid}
+        uid={uid}
+        title={entry.title}
+        description={entry.description}
+        scrapeInterval={site.scrape_interval}
+      />
     </Suspense>
   );
 }

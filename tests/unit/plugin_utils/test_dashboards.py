@@ -60,7 +60,7 @@ def test_every_panel_can_be_read(settings: dict[str, Any]) -> None:
         assert dashboard.title
         assert dashboard.description.endswith((".", "?"))
         titles = [panel.title for panel in _panels(dashboard)]
-        assert len(set(titles)) == len(titles) <= 13, dashboard.uid
+        assert len(set(titles)) == len(titles) <= 15, dashboard.uid
         for panel in _panels(dashboard):
             where = f"{dashboard.uid}: {panel.title}"
             assert panel.description.endswith("."), where
@@ -74,6 +74,9 @@ def test_every_panel_can_be_read(settings: dict[str, Any]) -> None:
             values = [each.value for each in panel.thresholds]
             assert values == sorted(set(values)), where
             assert bool(panel.columns) == (panel.kind == "table"), where
+            units = {query.unit or panel.unit for query in panel.queries}
+            assert len(units) == 1 or not panel.thresholds, f"{where}: a threshold for several units"
+            assert panel.kind == "table" or not panel.ascending, where
 
 
 @pytest.mark.parametrize("settings", [FULL, BARE], ids=["full", "bare"])
@@ -112,6 +115,15 @@ def test_what_a_site_has_not_is_left_out() -> None:
     assert "jhok_nfs_up" in _metrics(BARE)
     assert "homes" not in [each.uid for each in site_dashboards({**FULL, "nfs_address": ""})]
     assert "jhok_home_bytes" not in _metrics({**FULL, "nfs_address": ""})
+
+
+def test_the_certificate_that_ends_next_is_first_and_coloured() -> None:
+    nodes = site_dashboards({**FULL, "dashboards": ["nodes"]})[0]
+    panel = next(panel for panel in _panels(nodes) if panel.title == "Certificates expire in")
+    assert panel.ascending
+    levels = [panel.level, *(each.level for each in panel.thresholds)]
+    assert levels == ["critical", "warning", "ok"]
+    assert panel.thresholds[-1].value == 30 * 86400, "the alert's"
 
 
 def test_quotas_and_budget_appear_on_demand() -> None:

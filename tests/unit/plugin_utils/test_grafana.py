@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -135,3 +136,16 @@ def test_the_dashboards_link_to_each_other() -> None:
     assert ours["uid"] == "overview"
     assert ours["links"][0]["tags"] == ours["tags"] == ["jhok"]
     assert "orgId" not in json.dumps(ours)
+
+
+def test_a_table_is_sorted_and_coloured_as_its_panel_says() -> None:
+    panel = Panel("Ink", (Query("a", "A"), Query("b", "B")), kind="table", thresholds=(Threshold(7, "warning"),))
+    table = _drawn(panel)["panels"][1]
+    assert table["options"]["sortBy"] == [{"displayName": "A", "desc": True}]
+    coloured = [each["matcher"]["options"] for each in table["fieldConfig"]["overrides"]]
+    assert coloured == ["A", "B"], "figures, not names"
+    properties = table["fieldConfig"]["overrides"][0]["properties"]
+    assert properties == [{"id": "custom.cellOptions", "value": {"type": "color-text"}}]
+    turned = _drawn(dataclasses.replace(panel, ascending=True, thresholds=()))["panels"][1]
+    assert turned["options"]["sortBy"] == [{"displayName": "A", "desc": False}]
+    assert turned["fieldConfig"]["overrides"] == []

@@ -16,6 +16,7 @@ SETTINGS: dict[str, Any] = {
     "url": "http://172.16.0.100:30759",
     "hub_url": "http://172.16.0.100:30080",
     "hub_namespace": "hub-two",
+    "scrape_interval": 20,
 }
 VARIANTS = [("perses", "hub"), ("perses", "password"), ("perses", "open"), ("grafana", "hub"), ("grafana", "open")]
 
@@ -54,7 +55,7 @@ def test_no_variant_names_a_server_elsewhere() -> None:
 
 def test_settings_of_the_app() -> None:
     text = web_files(SETTINGS)["settings.json"]
-    expected = {key: SETTINGS[key] for key in ("site_name", "url", "hub_url", "access")}
+    expected = {key: SETTINGS[key] for key in ("site_name", "url", "hub_url", "access", "scrape_interval")}
     assert json.loads(text) == expected
     assert "物理" in text
 

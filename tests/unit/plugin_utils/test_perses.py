@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -105,3 +106,17 @@ def test_a_table_of_one_query_has_its_title_for_a_heading() -> None:
     assert [column["name"] for column in table["columnSettings"]] == ["timestamp", "value"]
     assert table["columnSettings"][1]["header"] == "Printers"
     assert table["transforms"] == []
+
+
+def test_a_table_is_sorted_and_coloured_as_its_panel_says() -> None:
+    levels = (Threshold(7, WARNING), Threshold(30, OK))
+    panel = Panel("Ink", (Query("a", "A"), Query("b", "B")), kind="table", level=CRITICAL, thresholds=levels)
+    table = _spec(panel)["spec"]
+    assert [column.get("sort") for column in table["columnSettings"]] == [None, "desc", None]
+    assert _spec(dataclasses.replace(panel, ascending=True))["spec"]["columnSettings"][1]["sort"] == "asc"
+    assert table["cellSettings"] == [
+        {"condition": {"kind": "Range", "spec": {"min": 30}}, "textColor": COLOURS[OK]},
+        {"condition": {"kind": "Range", "spec": {"min": 7}}, "textColor": COLOURS[WARNING]},
+        {"condition": {"kind": "Range", "spec": {"max": 7}}, "textColor": COLOURS[CRITICAL]},
+    ]
+    assert "cellSettings" not in _spec(dataclasses.replace(panel, thresholds=()))["spec"]

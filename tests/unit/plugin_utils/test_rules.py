@@ -50,6 +50,11 @@ def test_traffic_is_no_alert_without_a_budget() -> None:
     assert "2.5 GB" in rule["annotations"]["description"]
 
 
+def test_homes_are_watched_where_there_are_quotas() -> None:
+    assert "HomeNearlyFull" not in alerts()
+    assert "jhok_home_quota_bytes" in alerts(quotas=True)["HomeNearlyFull"]["expr"]
+
+
 def test_a_backup_s_age_is_the_site_s() -> None:
     rule = alerts()["BackupTooOld"]
     assert rule["expr"].endswith("> 604800")
