@@ -76,6 +76,7 @@ class Lab:
         """Return a browser in which a user has just signed in and whose server runs."""
         client = HubClient(self.url)
         client.sign_in(user, password)
+        client.stop_server(user, 60)  # what a broken-off run has left
         client.start_server(user, {}, START_SECONDS)
         client.lab_page(user)  # brings the server's cookies
         return client
@@ -95,6 +96,7 @@ def test_everything_comes_back_after_everything_was_lost(lab: Lab) -> None:
     lab.visitor("ben", passwords["ben"]).stop_server("ben", 60)
     for user in passwords:
         home = f"{lab.homes}/{user}"
+        lab.on_machine(f"rm -rf {home}/kept")
         lab.on_machine(f"install -d -o $(stat -c %u {home}) -g $(stat -c %g {home}) {home}/kept")
         lab.on_machine(f"python3 - fill {home}/kept", CONTENT)
     before = {user: lab.facts(user) for user in passwords}
