@@ -19,6 +19,7 @@ SETTINGS: dict[str, Any] = {
     "node": "master",
     "manage_kubernetes": True,
     "traffic_budget_gb": 20,
+    "quotas": True,
     "backup_max_age_days": 2,
     "rules": [],
 }
