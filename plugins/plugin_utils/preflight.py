@@ -93,6 +93,7 @@ BACKUP, BACKUP_ENVIRONMENT = "backup_repository", "backup_environment"
 BACKUP_SCHEDULE, BACKUP_KEEP, BACKUP_EXCLUDE = "backup_schedule", "backup_keep", "backup_exclude"
 BACKUP_SAME_DISK, BACKUP_AGE = "backup_allow_same_disk", "backup_max_age_days"
 NFS_PATH = "nfs_server_path"
+QUOTA, QUOTAS = "storage_quota", "storage_quotas"
 BUNDLE_SOURCE = "bundle_source"
 BUNDLE_VERSION = "bundle_kubernetes_version"
 READ = (
@@ -146,6 +147,8 @@ READ = (
     BACKUP_SAME_DISK,
     BACKUP_AGE,
     NFS_PATH,
+    QUOTA,
+    QUOTAS,
 )
 
 _NODE_PORT_RANGE = range(30000, 32768)
@@ -173,6 +176,7 @@ _LEAST_UID, _LARGEST_UID, _NOBODY = 500, 2**31 - 1, 65534  # below, a server wou
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ORGANIZATION = r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}"
 _TEAM = rf"{_ORGANIZATION}:[a-z0-9][a-z0-9._-]*"  # both as in the team's address
+_USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT])")
 _REFERENCE = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 _NO_ENVIRONMENTS = {"hub", "proxy", "prometheus", "exporter", "dashboards", "grafana"}  # images, but not to work in
@@ -762,6 +766,34 @@ def _size_problems(site: Site) -> Iterator[Problem]:
                 yield Problem(site.where(SIZES), f"{path}.{guarantee}", show(size[guarantee]), fault, "lower it")
 
 
+def _quota_problems(site: Site) -> Iterator[Problem]:
+    """Judge how large homes may become; whether the server can enforce it, only the server knows."""
+    default, quotas = site.value(QUOTA), _mappings(site.value(QUOTAS))
+    given = [(QUOTA, default)] if default else []
+    given += [(f"{QUOTAS}[{number}].size", quota["size"]) for number, quota in quotas if "size" in quota]
+    for path, size in given:
+        if isinstance(size, (str, int, float)) and not memory_bytes(size):
+            what, do = "not a size of a home", "write a number with K, M, G or T, e.g. 20G"
+            yield Problem(site.where(path.partition("[")[0]), path, show(size), what, do)
+    seen: dict[str, str] = {}
+    for number, quota in quotas:
+        users = quota.get("users")
+        for position, user in enumerate(users if isinstance(users, list) else []):
+            path = f"{QUOTAS}[{number}].users[{position}]"
+            if not isinstance(user, str) or not _USER_NAME.fullmatch(user):
+                what, do = "not the name of a user", "write the name that the hub shows, in quotes where it is a number"
+                yield Problem(site.where(QUOTAS), path, show(user), what, do)
+            elif user.lower() in seen:
+                what = f"{seen[user.lower()]} has the user already, and a home has one limit"
+                yield Problem(site.where(QUOTAS), path, show(user), what, "remove one of the two")
+            else:
+                seen[user.lower()] = path
+    if given and not site.groups.get("nfs_server"):
+        what = "no machine is in group nfs_server, and only the homes' server can limit them"
+        do = "put the server into that group, or remove this and set quotas on your server by its own means"
+        yield site.problem(QUOTA if default else QUOTAS, what, do)
+
+
 def memory_bytes(value: object) -> float | None:
     """Return the bytes of an amount of memory as KubeSpawner takes it (`512M`, `4G`), or None when it is none."""
     match = _MEMORY.fullmatch(str(value))
@@ -991,6 +1023,7 @@ _RULES: tuple[Callable[[Site], Iterator[Problem]], ...] = (
     _combination_problems,
     _choice_problems,
     _stop_problems,
+    _quota_problems,
     _page_problems,
     _monitoring_problems,
     _backup_problems,
