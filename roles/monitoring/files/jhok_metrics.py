@@ -2,8 +2,9 @@
 
 `jhok_metrics.py machine` writes jhok.prom: expiry of Kubernetes' certificates, GPUs, and where the homes are, their
 file system and how long a write to it takes. `jhok_metrics.py homes` writes jhok_homes.prom: the size of every home,
-which takes long where there is much. The configuration is /etc/jhok/metrics.json: `directory` (where the node exporter
-reads) and `homes` (directory of all homes; empty on a machine that has none).
+which takes long where there is much, and its limit, where role nfs_server has set one. The configuration is
+/etc/jhok/metrics.json: `directory` (where the node exporter reads) and `homes` (directory of all homes; empty on a
+machine that has none).
 
 Needs nothing but Python 3.10 and du; runs as root, since nobody else may look into homes.
 """
@@ -24,6 +25,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 CONFIG = Path("/etc/jhok/metrics.json")
+QUOTA_STATE = Path("/var/lib/jhok/quota.json")  # what role nfs_server's jhok_quota.py knows
 ROOT = Path("/")
 # The files that keep a certificate: PEM, or a kubeconfig with one in it.
 CERTIFICATES = (
@@ -88,11 +90,30 @@ def homes_page(homes: Path) -> Page:
     page.gauge("jhok_home_bytes", about, (({"user": name}, value) for name, value in used.items()))
     about = "Files and directories in a home."
     page.gauge("jhok_home_files", about, (({"user": name}, value) for name, value in files.items()))
+    about = "What a home may hold, in bytes; homes that share a quota may hold it together."
+    page.gauge("jhok_home_quota_bytes", about, (({"user": name}, limit) for name, limit in limits(names).items()))
     about = "When the homes were measured, in seconds since 1970."
     page.gauge("jhok_homes_scan_timestamp_seconds", about, [({}, round(time.time(), 3))])
     about = "How long the measuring of all homes took, in seconds."
     page.gauge("jhok_homes_scan_seconds", about, [({}, round(time.monotonic() - begin, 3))])
     return page
+
+
+def limits(names: Sequence[str]) -> dict[str, int]:
+    """Return the limits of these homes in bytes, by name; a home without one is left out.
+
+    Raises:
+        OSError: the file is there and cannot be read.
+        ValueError: it is not what it should be.
+
+    """
+    try:
+        homes = json.loads(QUOTA_STATE.read_text(encoding="utf-8"))["homes"]
+    except FileNotFoundError:
+        return {}
+    except KeyError as error:
+        raise ValueError(f"{QUOTA_STATE} has no {error}") from None
+    return {name: homes[name]["limit"] for name in names if homes.get(name, {}).get("limit") is not None}
 
 
 def disk_usage(directory: Path, names: Sequence[str], unit: str) -> dict[str, int]:

@@ -28,6 +28,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "bin/du").symlink_to("/usr/bin/du")
     monkeypatch.setattr(jhok_metrics, "CONFIG", config)
     monkeypatch.setattr(jhok_metrics, "ROOT", tmp_path)
+    monkeypatch.setattr(jhok_metrics, "QUOTA_STATE", tmp_path / "quota.json")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     return tmp_path
 
@@ -77,6 +78,23 @@ def test_no_homes_yet(machine: Path) -> None:
         ("jhok_homes_scan_timestamp_seconds",),
         ("jhok_homes_scan_seconds",),
     }
+
+
+def test_limits_of_homes(machine: Path) -> None:
+    for name in ("alice", "bob", "new"):
+        (machine / "data/homes" / name).mkdir()
+    homes = {"alice": {"limit": 5 * MIB}, "bob": {"limit": None}, "gone": {"limit": MIB}}
+    (machine / "quota.json").write_text(json.dumps({"mode": "enforce", "time": 1, "homes": homes}))
+    assert jhok_metrics.main(["homes"]) == 0
+    told = {key: value for key, value in samples(machine, "jhok_homes.prom").items() if "quota" in key[0]}
+    assert told == {("jhok_home_quota_bytes", "alice"): 5 * MIB}
+
+
+def test_limits_that_cannot_be_read_are_no_missing_limits(machine: Path) -> None:
+    for text in ("{", "{}"):
+        (machine / "quota.json").write_text(text)
+        with pytest.raises(ValueError, match=r"homes|Expecting"):
+            jhok_metrics.main(["homes"])
 
 
 def test_files_may_vanish_while_homes_are_measured(machine: Path) -> None:
