@@ -1,8 +1,8 @@
 # All that a person types here. Every target makes its own set-up, on a bare Debian 12 too (as root, or with sudo).
 #   make demo        the lab on this machine: two nodes, NFS homes, a JupyterHub, verified     (about 15 min, later 4)
 #   make demo-down   removes the lab; the homes go only with HOMES=1
-#   make test        check, unit, integration and molecule                                     (about 45 min)
-#   make check|unit|integration|molecule                 one part of it
+#   make test        check, unit, integration, molecule and test-kernel                        (about 50 min)
+#   make check|unit|integration|molecule|test-kernel     one part of it
 #   make benchmark   times of a cold, a warm and a no-change run, of a start, of k8s_objects
 #   make docs|changelog|build                            variables for docs/admin, release notes, collection archive
 
@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv check unit integration molecule test fresh times demo demo-down benchmark docs changelog build
+.PHONY: help venv check unit integration molecule test-kernel test fresh times demo demo-down benchmark docs changelog build
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -78,8 +78,12 @@ molecule: venv
 	@rm -rf $(MOLECULE_EPHEMERAL_DIRECTORY)
 	$(call stage,molecule,25 min; the first time 35,molecule --base-config molecule/shared/base.yml test $(SCENARIOS:%=--scenario-name %))
 
+# Machines with a kernel of their own, and a molecule without the lab of the others.
+test-kernel: venv
+	$(call stage,kernel,5 min; the first time 6,molecule test --scenario-name nfs_kernel)
+
 # integration comes last: its API server is the one that molecule's bundle has built.
-test: fresh check unit molecule integration times
+test: fresh check unit molecule test-kernel integration times
 
 demo: fresh .venv/run.stamp
 	$(call stage,lab,1 min; the first time 4 min to make the node image,$(PLAYBOOK) playbooks/lab_up.yml)
