@@ -20,6 +20,7 @@ SETTINGS: dict[str, Any] = {
     "manage_kubernetes": True,
     "traffic_budget_gb": 20,
     "backup_max_age_days": 2,
+    "quotas": True,
     "rules": [],
 }
 
