@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import bisect
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ PIECE_IN, PIECE_OUT = 1_000_000, 500_000  # bytes each second, afterwards
 FILL = 64 * 1024 * 1024  # bytes
 START_SECONDS = 180
 HUB_REQUESTS = 2  # per second
+WORK_SECONDS = 3600  # longer than all tests together
 
 BURN = "while True: pass"
 FILL_HOME = f"""
@@ -52,6 +54,7 @@ class Activity:
     clients: dict[str, HubClient]
     homes: dict[str, int]  # bytes of each home before one was filled
     starts: list[float] = field(default_factory=list)  # seconds that each server took
+    work: dict[str, Forever] = field(default_factory=dict)  # what goes on
 
 
 def home_sizes(site: Site) -> dict[str, int]:
@@ -61,13 +64,31 @@ def home_sizes(site: Site) -> dict[str, int]:
 
 
 class Forever(threading.Thread):
-    """Does what does not end by itself; that it is broken off at the end is no failure."""
+    """Does something over and over until it is stopped, notes when it was done, and goes on after a failure."""
 
-    def __init__(self, work: Callable[[], object]) -> None:
+    def __init__(self, work: Callable[[], object], every: float = 0) -> None:
         super().__init__(daemon=True)
-        self.work = work
+        self.done: list[float] = []
+        self.failures: list[str] = []
+        self._work, self._every, self._end = work, every, threading.Event()
         self.start()
 
     def run(self) -> None:
-        with contextlib.suppress(HubError, OSError):
-            self.work()
+        due = time.monotonic()
+        while not self._end.is_set():
+            try:
+                self._work()
+                self.done.append(time.time())
+            except (HubError, OSError) as error:  # those of requests are OSErrors
+                self.failures.append(f"{time.time():.0f}: {error}")
+                self._end.wait(1)
+            due = max(due + self._every, time.monotonic() - self._every)
+            self._end.wait(max(0, due - time.monotonic()))
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._end.set()
+
+    def times(self, first: float, last: float) -> int:
+        """Return how often it was done within a time."""
+        return bisect.bisect(self.done, last) - bisect.bisect(self.done, first)

@@ -5,12 +5,12 @@ A panel's queries are judged in their order. Prometheus' own word is taken for w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import linear_regression
 
-from activity import BURNER, FILL, HUB_REQUESTS, MOVER
-from facts import Facts, in_of, out_of
+from activity import BURNER, FILL, MOVER
+from facts import Ends, Facts, in_of, out_of
 from lab import Visitor
 
 DAY, YEAR = 86400, 365 * 86400
@@ -46,11 +46,38 @@ class Case:
 
 @dataclass(frozen=True)
 class Check:
-    """How a panel is judged: its series by `labels`, each query by a function; why it may be off so far."""
+    """How a panel is judged: its series by `labels`, each query by a function; why it may be off so far.
+
+    `whole`: the functions tell of all that there is, so that a query which tells of more is wrong.
+    """
 
     labels: tuple[str, ...]
     why: str
     bands: tuple[Callable[[Case], Bands], ...]
+    whole: bool = False
+
+
+def judged(
+    found: Sequence[tuple[Mapping[str, str], float]], labels: tuple[str, ...], bands: Bands, whole: bool
+) -> Iterator[str]:
+    """Yield what is wrong with the answer to a query."""
+    values: dict[Key, float] = {}
+    for metric, value in found:
+        names = tuple(metric[label] for label in labels if label in metric)
+        key: Key = "".join(names) if len(names) < 2 else names
+        if key in values:
+            yield f"{key}: is told twice, as {values[key]:.6g} and {value:.6g}"
+        values[key] = value
+    for key, band in bands.items():
+        told = values.get(key)
+        if told is None:
+            yield f"{key}: is not there, only {sorted(map(str, values))}"
+        elif not band.low <= told <= band.high:
+            yield f"{key}: shows {told:.6g}, is {band.told:.6g} ({band.low:.6g} to {band.high:.6g})"
+    if whole or not labels:
+        yield from (f"{key}: is told, and nobody knows of it" for key in values if key not in bands)
+    if not bands:
+        yield "the other way told nothing"
 
 
 def about(value: float, share: float = 0.0, plus: float = 0.0) -> Band:
@@ -74,9 +101,9 @@ def around(ends: tuple[float, float], share: float = 0.0, plus: float = 0.0) -> 
 
 
 def wide(seconds: list[float], times: float = 20, plus: float = 0.1) -> Band:
-    """Return a band for a time that depends on who asks and when: `times` our slowest answer, and some, at most."""
+    """Return a band for a time that depends on who asks and when: from our fastest answer by `times` to our slowest."""
     ordered = sorted(seconds)
-    return Band(ordered[len(ordered) // 2], 0, ordered[-1] * times + plus)
+    return Band(ordered[len(ordered) // 2], ordered[0] / times, ordered[-1] * times + plus)
 
 
 def one(band: Band) -> Bands:
@@ -89,19 +116,29 @@ def each(figures: Mapping[Key, float], share: float = 0.0, plus: float = 0.0) ->
     return {key: about(value, share, plus) for key, value in figures.items()}
 
 
+def around_each(figures: Mapping[Key, Ends], share: float = 0.0, plus: float = 0.0) -> Bands:
+    """Return a band around each range of figures."""
+    return {key: around(ends, share, plus) for key, ends in figures.items()}
+
+
 # ------------------------------------------------------------------ what several panels show
 
 
 def processors(case: Case) -> Bands:
-    return each(case.facts.processors, plus=0.06)
+    return around_each(case.facts.processors, plus=0.06)
 
 
 def memory(case: Case) -> Bands:
-    return each(case.facts.memory, plus=0.02)
+    return around_each(case.facts.memory, plus=0.02)
 
 
-def mean_of(figures: Mapping[str, float]) -> float:
-    return sum(figures.values()) / len(figures)
+def mean_of(figures: Mapping[str, Ends]) -> Ends:
+    return sum_of(figures, len(figures))
+
+
+def sum_of(figures: Mapping[str, Ends], divided_by: int = 1) -> Ends:
+    least, largest = (sum(ends[end] for ends in figures.values()) / divided_by for end in (0, 1))
+    return least, largest
 
 
 def fullest_disk(case: Case) -> Bands:
@@ -118,7 +155,7 @@ def servers(case: Case) -> Bands:
 
 
 def users_cpu(case: Case) -> Bands:
-    return each(case.facts.user_rate(lambda figures: figures["cpu"]), 0.12, 0.03)
+    return around_each(case.facts.user_rate(lambda figures: figures["cpu"]), 0.12, 0.03)
 
 
 def users_memory(case: Case) -> Bands:
@@ -143,17 +180,17 @@ def promised(resource: str) -> Callable[[Case], Bands]:
 
 
 def drives_rate(direction: str) -> Callable[[Case], Bands]:
-    return lambda case: {node: around(ends, 0.1, 0.1e6) for node, ends in case.facts.drive_rate(direction).items()}
+    return lambda case: around_each(case.facts.drive_rate(direction), 0.1, 0.1e6)
 
 
 def users_rate(direction: int) -> Callable[[Case], Bands]:
-    return lambda case: each(case.facts.user_rate(lambda figures: figures["network"][direction]), 0.15, 2000)
+    return lambda case: around_each(case.facts.user_rate(lambda figures: figures["network"][direction]), 0.15, 2000)
 
 
 def all_users_rate(direction: int) -> Callable[[Case], Bands]:
     def bands(case: Case) -> Bands:
         rates = case.facts.user_rate(lambda figures: figures["network"][direction])
-        return one(about(sum(rates.values()), 0.15, 4000))
+        return one(around(sum_of(rates), 0.15, 4000))
 
     return bands
 
@@ -252,12 +289,12 @@ def homes(case: Case) -> Bands:
 
 
 def namespaces_rate(direction: int) -> Callable[[Case], Bands]:
-    return lambda case: each(case.facts.namespace_rate(direction), 0.15, 5000)
+    return lambda case: around_each(case.facts.namespace_rate(direction), 0.15, 5000)
 
 
 def machines_rate(direction: int) -> Callable[[Case], Bands]:
     read = (in_of, out_of)[direction]
-    return lambda case: each(case.facts.machine_rate(read), 0.15, 20000)
+    return lambda case: around_each(case.facts.machine_rate(read), 0.15, 20000)
 
 
 def counted(what: Callable[[Facts], int], query: str) -> Callable[[Case], Bands]:
@@ -317,7 +354,7 @@ def sizes_age(case: Case) -> Bands:
     site = case.facts.site
     changed = float(site.run(site.nfs_server, f"stat -c %.3Y {site.textfiles}/jhok_homes.prom"))
     newest = max(case.facts.now - changed, 0)
-    return one(between(0, newest + site.homes_interval + 3 * site.settings["scrape_interval"], newest))
+    return one(between(max(newest - 2, 0), newest + site.homes_interval + 3 * site.settings["scrape_interval"], newest))
 
 
 def restarts(case: Case) -> Bands:
@@ -326,8 +363,14 @@ def restarts(case: Case) -> Bands:
     return {name: between(0, count) for name, count in found.items()} or {"none": exactly(0)}
 
 
-def requests_by_code(_case: Case) -> Bands:
-    return {"200": between(0.9 * HUB_REQUESTS, HUB_REQUESTS + 10, HUB_REQUESTS)}
+def asked_rate(case: Case) -> Band:
+    """Return the band of the hub's requests: those of ours that were answered, and some of probes and pages."""
+    least, largest = case.facts.asked_rate()
+    return Band(largest, 0.9 * least, largest + 10)
+
+
+def requests_by_code(case: Case) -> Bands:
+    return {"200": asked_rate(case)}
 
 
 def api_times(case: Case) -> Bands:
@@ -339,7 +382,7 @@ def etcd_times(case: Case) -> Bands:
 
 
 def nfs_times(case: Case) -> Bands:
-    return {case.facts.site.settings["nfs_address"]: between(0, 1)}
+    return {case.facts.site.settings["nfs_address"]: wide(case.facts.nfs_seconds())}
 
 
 def write_times(case: Case) -> Bands:
@@ -368,15 +411,15 @@ PANELS: dict[str, Check] = {
     ),
     "overview: Servers running": Check((), "the hub's API", (servers,)),
     "overview: Processors in use": Check(
-        (), BETWEEN, (lambda case: one(about(mean_of(case.facts.processors), plus=0.06)),)
+        (), BETWEEN, (lambda case: one(around(mean_of(case.facts.processors), plus=0.06)),)
     ),
-    "overview: Memory in use": Check((), BETWEEN, (lambda case: one(about(mean_of(case.facts.memory), plus=0.02)),)),
+    "overview: Memory in use": Check((), BETWEEN, (lambda case: one(around(mean_of(case.facts.memory), plus=0.02)),)),
     "overview: Fullest disk": Check((), BETWEEN, (lambda case: one(about(max(case.facts.disks.values()), plus=0.01)),)),
     "overview: Homes' disk": Check((), BETWEEN, (homes_disk,)),
     "overview: Servers over the day": Check((), "the hub's API", (servers,)),
     "overview: Network traffic of users' servers": Check((), RATE, (all_users_rate(RECEIVED), all_users_rate(SENT))),
-    "overview: Processors": Check(("node",), BETWEEN, (processors,)),
-    "overview: Memory": Check(("node",), BETWEEN, (memory,)),
+    "overview: Processors": Check(("node",), BETWEEN, (processors,), whole=True),
+    "overview: Memory": Check(("node",), BETWEEN, (memory,), whole=True),
     # Hub
     "hub: Servers running": Check((), "the hub's API", (servers,)),
     "hub: Users active within a day": Check((), HOURLY, (known_users(lambda _facts: 0),)),
@@ -410,7 +453,7 @@ PANELS: dict[str, Check] = {
         (),
         "ours, and those of pages; kernels open their websockets at the beginning",
         (
-            lambda _case: one(between(0.9 * HUB_REQUESTS, HUB_REQUESTS + 10, HUB_REQUESTS)),
+            lambda case: one(asked_rate(case)),
             lambda _case: one(between(0, 2)),
         ),
     ),
@@ -432,11 +475,11 @@ PANELS: dict[str, Check] = {
             homes,
         ),
     ),
-    "users: CPU": Check(("user",), RATE, (users_cpu,)),
-    "users: Memory": Check(("user",), RATE, (users_memory,)),
-    "users: Received": Check(("user",), RATE, (users_rate(RECEIVED),)),
-    "users: Sent": Check(("user",), RATE, (users_rate(SENT),)),
-    "users: Largest homes": Check(("user",), BETWEEN, (homes,)),
+    "users: CPU": Check(("user",), RATE, (users_cpu,), whole=True),
+    "users: Memory": Check(("user",), RATE, (users_memory,), whole=True),
+    "users: Received": Check(("user",), RATE, (users_rate(RECEIVED),), whole=True),
+    "users: Sent": Check(("user",), RATE, (users_rate(SENT),), whole=True),
+    "users: Largest homes": Check(("user",), BETWEEN, (homes,), whole=True),
     # Nodes
     "nodes: Machines": Check(
         ("node",),
@@ -445,15 +488,13 @@ PANELS: dict[str, Check] = {
             processors,
             memory,
             fullest_disk,
-            lambda case: each(
-                case.facts.of_machines(lambda watch: watch.at(case.facts.now, lambda s: s["load5"])), plus=0.3
-            ),
+            lambda case: around_each(case.facts.machine_range(lambda sample: sample["load5"]), plus=0.3),
             running_pods,
             lambda case: each(case.facts.up_for, plus=10),
         ),
     ),
-    "nodes: CPU": Check(("node",), BETWEEN, (processors,)),
-    "nodes: Memory": Check(("node",), BETWEEN, (memory,)),
+    "nodes: CPU": Check(("node",), BETWEEN, (processors,), whole=True),
+    "nodes: Memory": Check(("node",), BETWEEN, (memory,), whole=True),
     "nodes: Promised to pods": Check(
         ("node",),
         "Kubernetes rounds to thousandths; a pod of monitoring that was replaced counts for five minutes",
@@ -462,7 +503,7 @@ PANELS: dict[str, Check] = {
             promised("memory"),
         ),
     ),
-    "nodes: Network": Check(("node",), BETWEEN, (machines_rate(RECEIVED), machines_rate(SENT))),
+    "nodes: Network": Check(("node",), BETWEEN, (machines_rate(RECEIVED), machines_rate(SENT)), whole=True),
     "nodes: Disk space in use": Check(
         ("node", "mountpoint"), BETWEEN, (lambda case: each(case.facts.disks, plus=0.01),)
     ),
@@ -478,7 +519,7 @@ PANELS: dict[str, Check] = {
     "nodes: Time the API server takes": Check(("verb",), BUCKETS, (api_times,)),
     "nodes: Time etcd takes to write": Check((), BUCKETS, (etcd_times, etcd_times)),
     "nodes: Certificates expire in": Check(
-        ("node", "certificate"), "whole seconds", (lambda case: each(case.facts.certificates, plus=2),)
+        ("node", "certificate"), "whole seconds", (lambda case: each(case.facts.certificates, plus=2),), whole=True
     ),
     # Homes and NFS
     "homes: NFS server": Check(
@@ -497,16 +538,16 @@ PANELS: dict[str, Check] = {
             lambda case: one(about(sum(case.facts.homes.values()), 0.02, 2e6)),
         ),
     ),
-    "homes: Largest homes": Check(("user",), BETWEEN, (homes,)),
+    "homes: Largest homes": Check(("user",), BETWEEN, (homes,), whole=True),
     "homes: Homes": Check(("user",), BETWEEN, (homes, grown, lambda case: each(case.facts.files, 0.02, 5))),
-    "homes: Inodes of homes": Check(("user",), BETWEEN, (lambda case: each(case.facts.files, 0.02, 5),)),
+    "homes: Inodes of homes": Check(("user",), BETWEEN, (lambda case: each(case.facts.files, 0.02, 5),), whole=True),
     # Network traffic
     "traffic: Received now": Check((), RATE, (all_users_rate(RECEIVED),)),
     "traffic: Sent now": Check((), RATE, (all_users_rate(SENT),)),
     "traffic: Received within 24 hours": Check((), LAGGING, (all_users_day(RECEIVED),)),
     "traffic: Sent within 24 hours": Check((), LAGGING, (all_users_day(SENT),)),
-    "traffic: Received": Check(("user",), RATE, (users_rate(RECEIVED),)),
-    "traffic: Sent": Check(("user",), RATE, (users_rate(SENT),)),
+    "traffic: Received": Check(("user",), RATE, (users_rate(RECEIVED),), whole=True),
+    "traffic: Sent": Check(("user",), RATE, (users_rate(SENT),), whole=True),
     **{
         f"traffic: {title} by day{of}": Check((label,), f"{LAGGING}; of earlier days there is no other record", found)
         for label, of, plus in (("user", "", 3e6), ("namespace", " and namespace", 5e6), ("node", " and machine", 10e6))
@@ -514,6 +555,8 @@ PANELS: dict[str, Check] = {
         for found in (days(label, direction, plus),)
     },
     "traffic: Share of the budget of 0.2 GB a day": Check(("user",), LAGGING, (budget,)),
-    "traffic: Now, by namespace": Check(("namespace",), RATE, (namespaces_rate(RECEIVED), namespaces_rate(SENT))),
-    "traffic: Now, by machine": Check(("node",), BETWEEN, (machines_rate(RECEIVED), machines_rate(SENT))),
+    "traffic: Now, by namespace": Check(
+        ("namespace",), RATE, (namespaces_rate(RECEIVED), namespaces_rate(SENT)), whole=True
+    ),
+    "traffic: Now, by machine": Check(("node",), BETWEEN, (machines_rate(RECEIVED), machines_rate(SENT)), whole=True),
 }

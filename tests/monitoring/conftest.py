@@ -30,12 +30,17 @@ from activity import (
     PIECE_IN,
     PIECE_OUT,
     START_SECONDS,
+    WORK_SECONDS,
     Activity,
     Forever,
     home_sizes,
 )
 from ansible_collections.jhok.lab.plugins.module_utils.hub_client import HubClient, HubError
-from lab import Receiver, Site, Visitor, Watch, wait_for
+from facts import alertmanager_alerts
+from lab import EXPORTER, Receiver, Site, Visitor, Watch, wait_for
+
+GROUP_SECONDS = 300  # after which Alertmanager tells what has changed in a group
+MAX_FAILURES = 5  # of what goes on, each tried again a second later
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -77,8 +82,22 @@ def receiver(site: Site) -> Iterator[Receiver]:
     receiver.stop()
 
 
+def forget_earlier_run(site: Site) -> None:
+    """Undo what a run that was broken off has left: a stopped exporter, and its alert, which would not be told anew."""
+    for machine in site.machines:
+        site.run(machine, f"systemctl start {EXPORTER}")
+
+    def is_over() -> bool:
+        return not any(alert["labels"]["alertname"] == "ExporterStopped" for alert in alertmanager_alerts(site))
+
+    if not is_over():
+        wait_for("the alert of an earlier run is over", is_over, 240, 2)
+        time.sleep(GROUP_SECONDS + 10)  # only then Alertmanager has told of the end and takes a new one as new
+
+
 @pytest.fixture(scope="session", autouse=True)
 def activity(site: Site, admin: Visitor, watches: dict[str, Watch], receiver: Receiver) -> Iterator[Activity]:
+    forget_earlier_run(site)
     before = time.time()
     for watch in watches.values():
         watch.wait(before)
@@ -87,6 +106,7 @@ def activity(site: Site, admin: Visitor, watches: dict[str, Watch], receiver: Re
     clients = {user: HubClient(site.hub_url, timeout=60) for user in (BURNER, MOVER)}
     starts: list[float] = []
     work = []
+    going_on: dict[str, Forever] = {}
 
     def start(user: str) -> None:
         begin = time.monotonic()
@@ -111,29 +131,33 @@ def activity(site: Site, admin: Visitor, watches: dict[str, Watch], receiver: Re
             homes = {labels["user"] for labels, _ in admin.query("jhok_home_bytes")}
             return pods & homes >= {BURNER, MOVER}
 
-        wait_for("Prometheus sees both servers and homes", seen, 90)
+        wait_for("Prometheus sees both servers and homes", seen, 240)
         homes = home_sizes(site)
         for user, visitor in clients.items():
             visitor.lab_page(user)  # brings the server's cookies
         clients[BURNER].run(BURNER, FILL_HOME, 60)
         began = time.time()
         move = MOVE.format(url=receiver.url, download=DOWNLOAD, piece_in=PIECE_IN, piece_out=PIECE_OUT)
-        Forever(lambda: clients[BURNER].run(BURNER, BURN, 900))
-        Forever(lambda: clients[MOVER].run(MOVER, move, 900))
         asked = requests.Session()
         asked.trust_env = False
 
         def ask() -> None:
-            due = time.monotonic()
-            while True:
-                asked.get(f"{site.hub_url}/hub/api/", timeout=30)
-                due += 1 / HUB_REQUESTS
-                time.sleep(max(0, due - time.monotonic()))
+            asked.get(f"{site.hub_url}/hub/api/", timeout=30).raise_for_status()
 
-        Forever(ask)
-        wait_for("the download", lambda: receiver.given >= DOWNLOAD, 90)
-        yield Activity(began, before, receiver, clients, homes, starts)
+        going_on = {
+            "burning": Forever(lambda: clients[BURNER].run(BURNER, BURN, WORK_SECONDS)),
+            "moving": Forever(lambda: clients[MOVER].run(MOVER, move, WORK_SECONDS)),
+            "asking": Forever(ask, 1 / HUB_REQUESTS),
+        }
+        wait_for("the download", lambda: receiver.given >= DOWNLOAD, 240)
+        yield Activity(began, before, receiver, clients, homes, starts, going_on)
+        failed = {name: each.failures for name, each in going_on.items() if len(each.failures) > MAX_FAILURES}
+        ended = [name for name, each in going_on.items() if not each.is_alive()]
+        assert not failed, f"what was to go on broke off again and again: {failed}"
+        assert not ended, f"what was to go on has ended: {ended}"
     finally:
+        for each in going_on.values():
+            each.stop()
         for user, visitor in clients.items():
             with contextlib.suppress(HubError, requests.RequestException):
                 visitor.stop_server(user, 90)

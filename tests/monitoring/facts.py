@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from activity import MOVER, Activity, home_sizes
 from ansible_collections.jhok.lab.plugins.plugin_utils.prometheus import ALERTMANAGER
 from kubernetes.utils import parse_quantity
-from lab import Sample, Site, Watch
+from lab import EXPORTER, Sample, Site, Watch
 
 WINDOW = 120  # seconds over which rates are taken
+Ends = tuple[float, float]  # the least and the largest that a figure may have been
+Found = TypeVar("Found")
 LOOKBACK = 300  # seconds for which Prometheus believes a figure
 LOCAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs")
 # Runs on a machine and prints the seconds of each small write to its disk.
@@ -32,6 +34,33 @@ os.remove("{folder}/.write-test")
 END"""
 
 
+# Runs on a machine and prints the seconds of each call of procedure NULL of NFS version 3 or 4.
+NULLS = """python3 - <<'END'
+import socket, struct, time
+for version in (4, 3):
+    answers = []
+    for number in range(20):
+        begin = time.monotonic()
+        with socket.create_connection(("{server}", 2049), 5) as server:
+            call = struct.pack(">10I", number, 0, 2, 100003, version, 0, 0, 0, 0, 0)
+            server.sendall(struct.pack(">I", 0x80000000 | len(call)) + call)
+            answer = server.recv(1024)
+        if len(answer) >= 28 and answer[24:28] == bytes(4):
+            answers.append(time.monotonic() - begin)
+    if answers:
+        print(*answers)
+        break
+END"""
+
+
+def alertmanager_alerts(site: Site) -> list[dict[str, Any]]:
+    """Return the alerts that Alertmanager knows."""
+    ask = "import urllib.request as u; print(u.urlopen('{}').read().decode())"
+    url = f"http://127.0.0.1:{ALERTMANAGER}/api/v2/alerts"
+    found: list[dict[str, Any]] = json.loads(site.run(site.node, f'python3 -c "{ask.format(url)}"'))
+    return found
+
+
 def in_of(sample: Sample) -> float:
     """Return what came in through the machine's own card."""
     return float(sample["network"]["eth0"][0])
@@ -46,35 +75,62 @@ class Facts:
 
     def __init__(self, site: Site, activity: Activity, watches: dict[str, Watch]) -> None:
         self.site, self.activity, self.watches = site, activity, watches
-        self.pods = site.pods()
-        self.users = activity.clients["ada"].request("GET", "/hub/api/users").json()
-        self.meminfo = {name: watch.samples[-1]["memory"] for name, watch in watches.items()}
-        self.now = time.time()
+        pause = site.settings["scrape_interval"] + 1
+        for _ in range(20):
+            before = {alert["fingerprint"] for alert in alertmanager_alerts(site)}
+            time.sleep(pause)
+            self._read()
+            time.sleep(pause)
+            if {alert["fingerprint"] for alert in alertmanager_alerts(site)} == before:
+                break
+        else:
+            raise AssertionError("alerts come and go all the time")
+        self.alerts = len(before)
         for watch in watches.values():
             watch.wait(self.now)
 
+    def _read(self) -> None:
+        """Read what changes from moment to moment and is read quickly."""
+        for name in ("disks", "homes_disk", "up_for", "not_ready", "silent"):
+            self.__dict__.pop(name, None)
+        self.pods = self.site.pods()
+        self.users = self.activity.clients["ada"].request("GET", "/hub/api/users").json()
+        self.now = time.time()
+        _ = (self.not_ready, self.silent, self.homes_disk, self.disks, self.up_for)
+
     # ---------------------------------------------------------------- machines
 
-    def of_machines(self, figure: Callable[[Watch], float]) -> dict[str, float]:
+    def of_machines(self, figure: Callable[[Watch], Found]) -> dict[str, Found]:
         return {name: figure(watch) for name, watch in self.watches.items()}
 
-    def machine_rate(self, read: Callable[[Sample], float]) -> dict[str, float]:
-        return self.of_machines(lambda watch: watch.rate(self.now, WINDOW, read))
+    def machine_rate(self, read: Callable[[Sample], float]) -> dict[str, Ends]:
+        return self.of_machines(lambda watch: watch.rates(self.now, read))
 
     @property
-    def processors(self) -> dict[str, float]:
+    def processors(self) -> dict[str, Ends]:
         """Return the share of processors in use."""
-        return self.of_machines(
-            lambda watch: (
-                watch.rate(self.now, WINDOW, lambda sample: sample["cpu"])
-                / watch.rate(self.now, WINDOW, lambda sample: sample["cpu_all"])
-            )
-        )
+
+        def share(watch: Watch) -> Ends:
+            def within(first: float, last: float) -> float:
+                used, all_ = (
+                    watch.at(last, lambda sample, name=name: sample[name])
+                    - watch.at(first, lambda sample, name=name: sample[name])
+                    for name in ("cpu", "cpu_all")
+                )
+                return used / all_
+
+            return watch.extremes(self.now, within)
+
+        return self.of_machines(share)
+
+    def machine_range(self, read: Callable[[Sample], float]) -> dict[str, Ends]:
+        """Return the least and the largest figure of each machine within the last half minute."""
+        return self.of_machines(lambda watch: watch.range(self.now, 30, read))
 
     @property
-    def memory(self) -> dict[str, float]:
+    def memory(self) -> dict[str, Ends]:
         """Return the share of memory in use."""
-        return {name: 1 - memory["MemAvailable"] / memory["MemTotal"] for name, memory in self.meminfo.items()}
+        return self.machine_range(lambda sample: 1 - sample["memory"]["MemAvailable"] / sample["memory"]["MemTotal"])
 
     @cached_property
     def disks(self) -> dict[tuple[str, str], float]:
@@ -103,19 +159,11 @@ class Facts:
             for name in self.site.machines
         }
 
-    def drive_rate(self, direction: str) -> dict[str, tuple[float, float]]:
-        """Return the least and the largest rate, by whether bursts at a window's ends are in it or not."""
+    def drive_rate(self, direction: str) -> dict[str, Ends]:
+        def moved(name: str) -> Callable[[Sample], float]:
+            return lambda sample: float(sum(sample["disks"][drive][direction] for drive in self.drives[name]))
 
-        def ends(name: str, watch: Watch) -> tuple[float, float]:
-            def moved(seconds: float, late: float) -> float:
-                def read(sample: Sample) -> float:
-                    return float(sum(sample["disks"][drive][direction] for drive in self.drives[name]))
-
-                return watch.at(self.now - late, read) - watch.at(self.now - seconds, read)
-
-            return moved(WINDOW - 15, 15) / WINDOW, moved(WINDOW + 15, 0) / (WINDOW - 15)
-
-        return {name: ends(name, watch) for name, watch in self.watches.items()}
+        return {name: watch.rates(self.now, moved(name)) for name, watch in self.watches.items()}
 
     @cached_property
     def up_for(self) -> dict[str, float]:
@@ -147,24 +195,16 @@ class Facts:
         return [float(line) for line in self.site.run(machine, WRITES.format(folder=folder)).split()]
 
     @cached_property
-    def alerts(self) -> int:
-        """Return how many alerts Alertmanager knows."""
-        ask = "import urllib.request as u; print(u.urlopen('{}').read().decode())"
-        url = f"http://127.0.0.1:{ALERTMANAGER}/api/v2/alerts"
-        return len(json.loads(self.site.run(self.site.node, f'python3 -c "{ask.format(url)}"')))
-
-    @property
     def not_ready(self) -> int:
         """Return on how many nodes Kubernetes would start nothing."""
         conditions = [node.status.conditions for node in self.site.api.list_node().items]
         return sum(each.type == "Ready" and each.status != "True" for found in conditions for each in found)
 
-    @property
+    @cached_property
     def silent(self) -> int:
         """Return on how many machines the node exporter does not run; the pod's own parts are its readiness'."""
-        unit = "prometheus-node-exporter"
         return sum(
-            self.site.run(name, f"systemctl is-active {unit} || true").strip() != "active"
+            self.site.run(name, f"systemctl is-active {EXPORTER} || true").strip() != "active"
             for name in self.site.machines
         )
 
@@ -198,18 +238,18 @@ class Facts:
         notes = {pod.metadata.name: pod.metadata.annotations or {} for pod in self.pods}
         return {notes[pod.metadata.name][name]: pod for pod in self.pods if name in notes[pod.metadata.name]}
 
-    def pod_rate(self, pod: Any, read: Callable[[Sample], float]) -> float:  # noqa: ANN401
-        return self.watches[pod.spec.node_name].rate(self.now, WINDOW, lambda sample: read(self.pod(sample, pod)))
+    def pod_rate(self, pod: Any, read: Callable[[Sample], float]) -> Ends:  # noqa: ANN401
+        return self.watches[pod.spec.node_name].rates(self.now, lambda sample: read(self.pod(sample, pod)))
 
     def pod(self, sample: Sample, pod: Any) -> Sample:  # noqa: ANN401
         """Return a pod's figures; what has not begun has counted nothing."""
         nothing = {"cpu": 0, "memory": 0, "largest": 0, "network": (0, 0)}
         return dict(sample["pods"].get(self.uid(pod), nothing))
 
-    def of_users(self, figure: Callable[[Any], float]) -> dict[str, float]:
+    def of_users(self, figure: Callable[[Any], Found]) -> dict[str, Found]:
         return {user: figure(pod) for user, pod in self.user_pods().items()}
 
-    def user_rate(self, read: Callable[[Sample], float]) -> dict[str, float]:
+    def user_rate(self, read: Callable[[Sample], float]) -> dict[str, Ends]:
         return self.of_users(lambda pod: self.pod_rate(pod, read))
 
     def user_range(self, what: str) -> dict[str, tuple[float, float]]:
@@ -235,10 +275,14 @@ class Facts:
                 sums[pod.metadata.namespace] = sums.get(pod.metadata.namespace, 0) + figure(pod)
         return sums
 
-    def namespace_rate(self, direction: int) -> dict[str, float]:
-        return self.namespace_sums(
-            lambda pod: self.pod_rate(pod, lambda figures: (figures["network"] or (0, 0))[direction])
+    def namespace_rate(self, direction: int) -> dict[str, Ends]:
+        least, largest = (
+            self.namespace_sums(
+                lambda pod, end=end: self.pod_rate(pod, lambda figures: (figures["network"] or (0, 0))[direction])[end]
+            )
+            for end in (0, 1)
         )
+        return {name: (least[name], largest[name]) for name in least}
 
     def namespace_moved(self, direction: int, moment: float) -> dict[str, float]:
         """Return the bytes from before the activity to a moment."""
@@ -343,6 +387,13 @@ class Facts:
     def servers(self) -> int:
         return sum(bool((user.get("servers") or {}).get("", {}).get("ready")) for user in self.users)
 
+    def asked_rate(self) -> Ends:
+        """Return how often the hub has answered us at least and at most, per second."""
+        asking = self.activity.work["asking"]
+        return next(iter(self.watches.values())).extremes(
+            self.now, lambda first, last: asking.times(first, last) / (last - first)
+        )
+
     def asked(self, path: str = "/hub/api/") -> list[float]:
         """Return how long the hub takes for some answers."""
         seconds = []
@@ -351,6 +402,11 @@ class Facts:
             self.activity.clients[MOVER].request("GET", path)
             seconds.append(time.monotonic() - begin)
         return seconds
+
+    def nfs_seconds(self) -> list[float]:
+        """Return how long the NFS server takes for some requests without work, a connection each."""
+        command = NULLS.format(server=self.site.settings["nfs_address"])
+        return [float(line) for line in self.site.run(self.site.node, command).split()]
 
     def api_seconds(self) -> list[float]:
         """Return how long the API server takes for some answers."""

@@ -22,7 +22,9 @@ import requests
 from ansible_collections.jhok.lab.plugins.plugin_utils.dashboards import Dashboard, site_dashboards
 from kubernetes import client, config
 
+EXPORTER = "prometheus-node-exporter"  # the service on every machine
 WATCH_SECONDS = 3
+LATE, LENGTHS = (0, 5, 10, 15, 20), (90, 105, 120)  # seconds, see Watch.extremes
 BLOCK = bytes(1024 * 1024)
 Sample = Mapping[str, Any]
 Answer = TypeVar("Answer")
@@ -158,9 +160,18 @@ class Watch:
         (begin, first), (end, last) = ((self.times[i], read(self.samples[i])) for i in (before, after))
         return last if begin == end else first + (last - first) * min(max((moment - begin) / (end - begin), 0), 1)
 
-    def rate(self, end: float, seconds: float, read: Callable[[Sample], float]) -> float:
-        """Return how fast a counter rose, per second."""
-        return (self.at(end, read) - self.at(end - seconds, read)) / seconds
+    def extremes(self, end: float, figure: Callable[[float, float], float]) -> tuple[float, float]:
+        """Return the least and the largest figure of the windows that a rate over two minutes may have looked at.
+
+        What Prometheus reads may be some seconds old, and a window is from its first figure in it to its last. A steady
+        rate is the same in all of them; a burst at an end is in some and not in others.
+        """
+        figures = [figure(end - late - length, end - late) for late in LATE for length in LENGTHS]
+        return min(figures), max(figures)
+
+    def rates(self, end: float, read: Callable[[Sample], float]) -> tuple[float, float]:
+        """Return how fast a counter rose at least and at most, per second."""
+        return self.extremes(end, lambda first, last: (self.at(last, read) - self.at(first, read)) / (last - first))
 
     def range(self, end: float, seconds: float, read: Callable[[Sample], float]) -> tuple[float, float]:
         """Return the least and the largest figure of some time."""

@@ -42,25 +42,36 @@ def context(site: Site) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture(scope="module")
-def page(site: Site, context: BrowserContext) -> Iterator[Page]:
-    """Give a tab; at the end nothing may have been asked of others, and nothing complained about."""
+def trouble() -> list[str]:
+    """Give the list of what is wrong with a page besides what it shows."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def without_trouble(trouble: list[str]) -> Iterator[None]:
+    """See that the test at hand asked nothing of others and that the browser complained about nothing."""
+    trouble.clear()
+    yield
+    assert not trouble
+
+
+@pytest.fixture(scope="module")
+def page(site: Site, context: BrowserContext, trouble: list[str]) -> Page:
+    """Give a tab of somebody who is signed in."""
     page = context.new_page()
-    origins = tuple(f"{url}/" for url in (site.url, site.hub_url))
-    foreign: list[str] = []
-    complaints: list[str] = []
+    origins = (*(f"{url}/" for url in (site.url, site.hub_url)), "data:", "blob:")
     context.on(
-        "request", lambda request: request.url.startswith((*origins, "data:", "blob:")) or foreign.append(request.url)
+        "request",
+        lambda request: request.url.startswith(origins) or trouble.append(f"asks elsewhere: {request.url}"),
     )
-    page.on("console", lambda message: message.type == "error" and complaints.append(f"{page.url}: {message.text}"))
-    page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+    page.on("console", lambda message: message.type == "error" and trouble.append(f"{page.url}: {message.text}"))
+    page.on("pageerror", lambda error: trouble.append(f"{page.url}: {error}"))
     page.goto(f"{site.url}/?orgId=1")
     page.locator("input[name=username]").fill(MOVER)
     page.locator("input[name=password]").fill(site.passwords[MOVER])
     page.locator("#login_submit").click()
     page.wait_for_url(f"{site.url}/**")
-    yield page
-    assert not foreign, f"pages asked for what is not the site's: {foreign}"
-    assert not complaints, complaints
+    return page
 
 
 def picture(page: Page, name: str, last: Locator) -> None:
@@ -97,6 +108,12 @@ def test_every_panel_shows_something(site: Site, page: Page, uid: str) -> None:
     texts = dict(zip(titles, panels.all_inner_texts(), strict=True))
     assert not {title: text for title, text in texts.items() if TROUBLE.search(text.replace(title, ""))}
     picture(page, uid, panels.last)
+
+
+def test_without_gpus_there_is_no_page_of_them(site: Site, page: Page) -> None:
+    assert not site.settings["gpus"]
+    page.goto(f"{site.url}/d/gpu")
+    expect(page.get_by_role("alert")).to_contain_text("There is no such dashboard")
 
 
 @pytest.mark.parametrize("title", ["CPU", "Memory", "Received", "Sent"])
