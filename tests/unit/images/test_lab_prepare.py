@@ -1,4 +1,4 @@
-"""What a lab node is told of the kernel's modules, on machines of several kinds."""
+"""How a lab node is made ready: the key that opens it, and what it is told of the kernel's modules."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ ALL = {"br_netfilter", "nf_conntrack", "overlay"}
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
     """A root directory, and programs that would act on the real machine as stand-ins."""
-    for path in ("bin", "proc", "sys/module", "lib/modules", "root/.ssh"):
+    for path in ("bin", "proc", "sys/module", "lib/modules", "root/.ssh", "usr/local/lib/lab"):
         (tmp_path / path).mkdir(parents=True)
-    for name, does in {"mount": "exit 0", "uname": f"echo {KERNEL}", "depmod": f'echo "$@" >> {tmp_path}/depmod'}.items():
+    for name, does in {
+        "mount": "exit 0",
+        "uname": f"echo {KERNEL}",
+        "depmod": f'echo "$@" >> {tmp_path}/depmod',
+    }.items():
         program = tmp_path / "bin" / name
         program.write_text(f"#!/bin/sh\n{does}\n")
         program.chmod(0o755)
@@ -29,7 +33,7 @@ def machine(tmp_path: Path) -> Path:
 
 def prepare(machine: Path) -> None:
     environment = {"PATH": f"{machine}/bin:{os.environ['PATH']}", "LAB_ROOT": str(machine)}
-    done = subprocess.run(["/bin/sh", str(SCRIPT)], env=environment, capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run(["/bin/sh", str(SCRIPT)], env=environment, capture_output=True, text=True, check=True)
     assert done.stderr == ""
 
 
@@ -38,9 +42,21 @@ def built_in(machine: Path) -> set[str]:
     return {Path(line).stem for line in text.splitlines()}
 
 
+def test_key_of_somebody_else_becomes_roots_own(machine: Path) -> None:
+    given = machine / "usr/local/lib/lab/authorized_keys"
+    given.write_text("ssh-ed25519 AAAA lab\n")
+    given.chmod(0o664)
+    if os.getuid() == 0:
+        os.chown(given, 1000, 1000)
+    prepare(machine)
+    key = machine / "root/.ssh/authorized_keys"
+    assert key.read_text() == given.read_text()
+    assert (key.stat().st_mode & 0o777, key.stat().st_uid) == (0o600, os.getuid())
+
+
 def test_monolithic_kernel_says_it_in_its_configuration(machine: Path) -> None:
-    options = "CONFIG_BRIDGE_NETFILTER=y\nCONFIG_NF_CONNTRACK=y\nCONFIG_OVERLAY_FS=y\nCONFIG_OVERLAY_FS_INDEX=y\nCONFIG_NFSD=m\n"
-    (machine / "proc/config.gz").write_bytes(gzip.compress(options.encode()))
+    options = "BRIDGE_NETFILTER=y NF_CONNTRACK=y OVERLAY_FS=y OVERLAY_FS_INDEX=y NFSD=m"
+    (machine / "proc/config.gz").write_bytes(gzip.compress("".join(f"CONFIG_{o}\n" for o in options.split()).encode()))
     prepare(machine)
     assert built_in(machine) == ALL
     assert (machine / "depmod").read_text() == f"--basedir {machine}\n"
