@@ -1,6 +1,7 @@
 """Search processes, world-readable files and given logs for a site's secrets, read as base64 lines from stdin.
 
-Usage: secret_scan.py ROOT... [--log FILE]
+Usage: secret_scan.py ROOT... [--log FILE...]
+       secret_scan.py --record FILE    notes until it is killed what processes are called with: a log for a later search
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import re
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,20 +56,39 @@ def readable(root: Path) -> Iterator[Path]:
                 yield path
 
 
+def command_lines() -> Iterator[tuple[str, bytes]]:
+    """Yield process numbers and what these processes were called with, except this one."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(process.name) != os.getpid():
+                yield process.name, (process / "cmdline").read_bytes()
+        except OSError:
+            continue  # gone in the meantime
+
+
+def record(log: Path) -> None:
+    """Note every command line that is seen, once; the nodes of a lab are containers, so theirs are among them."""
+    seen: set[bytes] = set()
+    with log.open("wb", buffering=0) as file:
+        while True:
+            for _, line in command_lines():
+                if line not in seen:
+                    seen.add(line)
+                    file.write(line.replace(b"\0", b" ") + b"\n")
+            time.sleep(0.1)
+
+
 def main() -> None:
     """Print every place where a secret is found, and fail if there is one."""
+    if sys.argv[1] == "--record":
+        record(Path(sys.argv[2]))
     wanted = secrets(sys.stdin.read().split())
     roots, _, logs = (" ".join(sys.argv[1:]) + " ").partition(" --log ")
     places: list[tuple[str, bytes]] = []
     # A generated password is shown once, to the one who runs the playbook: that is its purpose.
     shown = re.compile(rb"User: \S+, password: \S+")
     places += [(log, shown.sub(b"", Path(log).read_bytes())) for log in logs.split()]
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if int(process.name) != os.getpid():
-                places.append((f"process {process.name}", (process / "cmdline").read_bytes()))
-        except OSError:
-            continue
+    places += [(f"process {number}", line) for number, line in command_lines()]
     found = [f"{name} in {place}" for place, content in places for name, value in wanted.items() if value in content]
     files = 0
     for root in roots.split():

@@ -158,6 +158,22 @@ def test_tasks(path: Path) -> None:
             assert "changed_when" in task, f"task {task.get('name')!r} runs a command without changed_when"
 
 
+def delegated(items: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+    """Yield plays, blocks and tasks that leave their host for the control machine."""
+    for item in items if isinstance(items, list) else []:
+        if isinstance(item, dict):
+            for value in item.values():
+                yield from delegated(value)
+            if item.get("delegate_to") == "localhost":
+                yield item
+
+
+@pytest.mark.parametrize("path", task_files(), ids=name_of)
+def test_control_machine_is_left_to_its_user(path: Path) -> None:
+    """What a play of the nodes' root does on the control machine would be root's there, too."""
+    assert [item.get("name") for item in delegated(load(path)) if "become" not in item] == []
+
+
 # ------------------------------------------------------------------ plugins
 
 
