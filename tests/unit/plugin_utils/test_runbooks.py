@@ -21,7 +21,6 @@ SETTINGS: dict[str, Any] = {
     "traffic_budget_gb": 20,
     "quotas": True,
     "backup_max_age_days": 2,
-    "quotas": True,
     "rules": [],
 }
 
