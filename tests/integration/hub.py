@@ -25,6 +25,7 @@ PAGES: dict[str, Any] = {
     "notice": "",
     "contact": "",
     "dashboards_url": "",
+    "dashboards_viewers": "users",
     "environments": [],
     "sizes": [],
     "gpus": [],

@@ -30,6 +30,7 @@ SETTINGS: dict[str, Any] = {
     "notice": "Down on Friday <script>alert('notice')</script>\n& back on Monday",
     "contact": "Ann <i>Example</i>",
     "dashboards_url": DASHBOARDS,
+    "dashboards_viewers": "users",
     "url": "http://172.16.0.100:30080",
     "auth": "password",
     "environments": [
@@ -208,7 +209,7 @@ def test_our_files_may_be_kept_by_the_browser(hub: Hub, pages: dict[str, request
         ("home, stopped", "It is not running."),
         ("home, starting", "See how it starts"),
         ("home, running", "It is running."),
-        ("not running", "Your files are kept."),
+        ("not running", "or because it had run for as long as a server may. Your files are kept."),
         ("pending", "ask Ann &lt;i&gt;Example&lt;/i&gt;. Your files are safe."),
         ("failed", "Choose a smaller size"),
         ("not found", "<h1>Not found <small"),

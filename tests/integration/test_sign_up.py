@@ -62,7 +62,14 @@ def fault(page: requests.Response) -> str:
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, proxy_command: str) -> Iterator[str]:
     directory = tmp_path_factory.mktemp("hub")
-    settings: dict[str, Any] = {**PAGES, "auth": "native", "users": ["alice"], "admins": ["carol"]}
+    settings: dict[str, Any] = {
+        **PAGES,
+        "dashboards_viewers": "admins",
+        "auth": "native",
+        "users": ["alice"],
+        "admins": ["carol"],
+    }
+    settings |= {"dashboards_url": "http://dashboards.test/", "dashboards_viewers": "admins"}
     hashes = {name: scrypt_hash(password, b"salt") for name, password in GENERATED.items()}
     (directory / "secrets").mkdir()
     (directory / "secrets" / "passwords.json").write_text(json.dumps(hashes))
@@ -102,12 +109,26 @@ def test_a_stranger_gets_in_when_an_admin_has_approved(browser: Browser, admin: 
     assert urlsplit(page.url).path == "/hub/home"
     assert browser.who() == "dora"
     assert "/hub/accounts" not in page.text
+    assert "/hub/password" in page.text
+    assert ">Dashboards</a>" not in page.text
     assert browser.get(f"{browser.url}/hub/accounts", timeout=20).status_code == 403
     until(lambda: browser.who() == "dora", "signed in after a look at the list")
 
     admin.decide("dora", "remove")
     until(lambda: browser.who() == "", "signed out")
     assert fault(browser.sign_in("dora")) == "Invalid username or password"
+
+
+def test_only_what_is_open_to_somebody_is_linked(url: str, browser: Browser, admin: Browser) -> None:
+    page = browser.get(f"{url}/hub/login", timeout=20)
+    assert ">Dashboards</a>" not in page.text
+    page = browser.sign_in("alice", GENERATED["alice"])
+    assert browser.who() == "alice"
+    assert "/hub/password" not in page.text, "her password was generated"
+    assert ">Dashboards</a>" not in page.text
+    page = admin.get(f"{url}/hub/home", timeout=20)
+    assert ">Dashboards</a>" in page.text
+    assert "/hub/accounts" in page.text
 
 
 def test_no_approval_without_the_form(url: str, browser: Browser, admin: Browser) -> None:

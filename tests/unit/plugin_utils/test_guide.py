@@ -35,6 +35,7 @@ SITE: dict[str, Any] = {
     "url": "http://172.16.0.100:30080",
     "auth": "password",
     "dashboards_url": "",
+    "dashboards_viewers": "users",
     "environments": [
         {"name": "base", "title": "Python", "description": "Python and a terminal", "default": True},
         {"name": "scipy", "title": "Science", "description": "numpy, pandas", "idle_timeout": 3600, "max_age": 86400},

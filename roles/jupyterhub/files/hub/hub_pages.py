@@ -29,7 +29,6 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
         "name": settings["site_name"],
         "notice": settings["notice"],
         "contact": settings["contact"],
-        "dashboards_url": settings["dashboards_url"],
         "auth": settings["auth"],
         "languages": LANGUAGES,
         "version": static_version(HERE / "static"),
@@ -37,7 +36,12 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
     c.JupyterHub.template_paths = [str(HERE / "templates")]
     c.JupyterHub.logo_file = str(HERE / "static" / "logo.svg")
     # JupyterHub calls what is callable with the signed-in user; the templates name the server's owner themselves.
-    c.JupyterHub.template_vars = {"site": site, "describe_server": lambda _user: partial(describe_server, settings)}
+    c.JupyterHub.template_vars = {
+        "site": site,
+        "describe_server": lambda _user: partial(describe_server, settings),
+        "dashboards_url": partial(dashboards_url, settings),
+        "has_account": partial(has_account, settings),
+    }
     # JupyterHub advises services instead: a process and a sign-in of its own, too much for a few files.
     c.JupyterHub.extra_handlers = [
         (r"/jhok/([a-z0-9.-]+)", CacheControlStaticFilesHandler, {"path": str(HERE / "static")}),
@@ -45,6 +49,21 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
         (rf"/guide/({'|'.join(LANGUAGES)})/?", GuideHandler),
         (r"/guide/images/([a-z0-9-]+\.(?:jpg|png|webp))", StaticFileHandler, {"path": str(GUIDE_DIR)}),
     ]
+
+
+def dashboards_url(settings: dict[str, Any], user: User | None) -> str:
+    """Return where the dashboards are; nothing for those whom they refuse."""
+    everybody = settings["dashboards_viewers"] == "users"
+    return str(settings["dashboards_url"]) if everybody or (user is not None and user.admin) else ""
+
+
+def has_account(settings: dict[str, Any], user: User | None) -> bool:
+    """Tell whether somebody signed up: the others' passwords are generated, and not changed in the browser."""
+    if settings["auth"] != "native" or user is None:
+        return False
+    from hub_native import Account  # makes a table in the hub's database, where it is imported
+
+    return user.db.get(Account, user.name) is not None
 
 
 def static_version(directory: Path) -> str:
