@@ -98,6 +98,21 @@ def test_the_nfs_server_is_gone_for_a_minute(site: Site, ada: Person, acknowledg
     assert ada.run("print(open('journal').readline().strip())") == "0"
 
 
+def test_a_server_s_pod_is_deleted(site: Site, ada: Person) -> None:
+    """The hub notices, and the next server has the home as it was."""
+    ada.run("open('kept', 'w').write('kept')")
+    pod = site.pod(ADA).metadata.name
+    site.api.delete_namespaced_pod(pod, site.namespace, grace_period_seconds=0)
+
+    def noticed() -> bool:
+        record = ada.hub.user(ADA) or {}
+        return not record.get("servers") and not site.pods(ADA)
+
+    wait_for("the hub notices", noticed, 120)
+    ada.start()
+    assert ada.run("print(open('kept').read())") == "kept"
+
+
 def podman(*arguments: str) -> None:
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
     subprocess.run([*sudo, "podman", *arguments], check=True, capture_output=True, timeout=60)
