@@ -62,6 +62,7 @@ AUTH = "jupyterhub_auth"
 GITHUB_APP = ("jupyterhub_github_client_id", "jupyterhub_github_client_secret")
 GITHUB_URL = "jupyterhub_github_url"
 GITHUB_CALLBACK = "jupyterhub_github_callback_url"
+GITHUB_CA = "jupyterhub_github_ca"
 GITHUB_ORGANIZATIONS = "jupyterhub_github_organizations"
 GITHUB_TEAMS = "jupyterhub_github_teams"
 USER_LISTS = ("jupyterhub_users", "jupyterhub_admins")
@@ -118,6 +119,7 @@ READ = (
     *GITHUB_APP,
     GITHUB_URL,
     GITHUB_CALLBACK,
+    GITHUB_CA,
     GITHUB_ORGANIZATIONS,
     GITHUB_TEAMS,
     *USER_LISTS,
@@ -680,6 +682,10 @@ def _sign_in_problems(site: Site) -> Iterator[Problem]:
     if callback is not None and not re.fullmatch(r"https?://[^/\s?#@]+/hub/oauth_callback", str(callback)):
         do = "write it as http://172.16.0.100:30080/hub/oauth_callback, with the address that people open"
         yield site.problem(GITHUB_CALLBACK, "GitHub would send people to an address at which the hub is not", do)
+    certificates = site.value(GITHUB_CA)
+    if certificates and "-----BEGIN CERTIFICATE-----" not in str(certificates):
+        do = "write the CA's certificates as text (PEM), for example {{ lookup('file', '/etc/ssl/lab-ca.pem') }}"
+        yield site.problem(GITHUB_CA, "not a certificate", do)
     for name, pattern, form in (
         (GITHUB_ORGANIZATIONS, _ORGANIZATION, "the name in the organization's address, and teams into " + GITHUB_TEAMS),
         (GITHUB_TEAMS, _TEAM, "organization:team, both as in the team's address"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,7 +90,14 @@ class Browser(requests.Session):
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory, proxy_command: str) -> Iterator[SimpleNamespace]:
     directory = tmp_path_factory.mktemp("hub")
-    github = FakeGitHub(copy.deepcopy(STATE))
+    # A certificate that nobody else trusts, as those of a lab's own CA.
+    key, certificate = directory / "key.pem", directory / "ca.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=GitHub Enterprise", "-days", "1"]
+    make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(make, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    github = FakeGitHub(copy.deepcopy(STATE), tls=tls)
     github.start()
     settings = {
         **PAGES,
@@ -99,6 +108,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory, proxy_command: str) -> Iterato
             "url": f"{github.url}/",
             "client_id": STATE["client_id"],
             "callback_url": "",
+            "ca": certificate.read_text(),
             "organizations": ["physics"],
             "teams": ["chemistry:laser-lab"],
         },
@@ -126,9 +136,16 @@ def github(hub: SimpleNamespace) -> FakeGitHub:
     return hub.github
 
 
+def visitor(hub: SimpleNamespace) -> Browser:
+    """Return a browser that knows GitHub's certificate."""
+    browser = Browser(hub.url)
+    browser.verify = str(hub.directory / "ca.pem")
+    return browser
+
+
 @pytest.fixture
 def browser(hub: SimpleNamespace, github: FakeGitHub) -> Browser:  # noqa: ARG001 - GitHub is to be as in the beginning
-    return Browser(hub.url)
+    return visitor(hub)
 
 
 def asked_again(browser: Browser, github: FakeGitHub, name: str) -> None:
@@ -164,7 +181,7 @@ def test_who_may(browser: Browser, login: str, name: str, admin: bool) -> None:
 
 
 def test_the_inventory_decides_who_is_an_admin(browser: Browser, hub: SimpleNamespace) -> None:
-    boss = Browser(hub.url)
+    boss = visitor(hub)
     boss.sign_in("Boss")
     browser.sign_in("alice")
     assert boss.api("PATCH", "users/alice", {"admin": True}).json()["admin"] is True
@@ -199,7 +216,7 @@ def test_a_state_that_is_not_this_browsers(browser: Browser, github: FakeGitHub,
 
 def test_a_callback_that_somebody_else_began(browser: Browser, hub: SimpleNamespace) -> None:
     """An attacker's link must not sign anybody in under the attacker's name."""
-    attacker = Browser(hub.url)
+    attacker = visitor(hub)
     form = parse_qs(urlsplit(attacker.begin().url).query)
     answer = attacker.post(
         f"{hub.github.url}/login/oauth/authorize",
@@ -207,7 +224,7 @@ def test_a_callback_that_somebody_else_began(browser: Browser, hub: SimpleNamesp
         allow_redirects=False,
         timeout=20,
     )
-    for victim in (browser, Browser(hub.url)):
+    for victim in (browser, visitor(hub)):
         if victim is browser:
             victim.begin()
         page = victim.get(answer.headers["Location"], timeout=20)
@@ -285,12 +302,12 @@ def test_a_renamed_account_is_signed_out(browser: Browser, github: FakeGitHub) -
 def test_a_name_that_changed_hands(browser: Browser, hub: SimpleNamespace, github: FakeGitHub) -> None:
     browser.sign_in("1-2-3")
     github.state["accounts"]["1-2-3"] = 4711
-    other = Browser(hub.url)
+    other = visitor(hub)
     page = other.sign_in("1-2-3")
     assert page.status_code == 403
     assert "belonged to another GitHub account" in page.text
     assert other.who() is None
-    boss = Browser(hub.url)
+    boss = visitor(hub)
     boss.sign_in("Boss")
     assert boss.api("DELETE", "users/1-2-3").status_code == 204
     other.sign_in("1-2-3")

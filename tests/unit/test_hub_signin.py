@@ -14,6 +14,7 @@ GITHUB = {
     "url": "https://github.example.org/",
     "client_id": "Iv1.0",
     "callback_url": "http://172.16.0.100:30080/hub/oauth_callback",
+    "ca": "",
     "organizations": [],
     "teams": [],
 }

@@ -22,6 +22,7 @@ import hashlib
 import html
 import json
 import secrets
+import ssl
 import threading
 from contextlib import suppress
 from http import HTTPStatus
@@ -171,9 +172,11 @@ class FakeGitHub:
     `asked` holds method and path of every request.
     """
 
-    def __init__(self, state: dict[str, Any], host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, state: dict[str, Any], host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.state: dict[str, Any] = {**DEFAULTS, **state}
-        self.host, self.port = host, port
+        self.host, self.port, self.tls = host, port, tls
         self.asked: list[str] = []
         self.codes: dict[str, dict[str, str]] = {}
         self.tokens: dict[str, tuple[str, list[str]]] = {}
@@ -183,13 +186,15 @@ class FakeGitHub:
     @property
     def url(self) -> str:
         """Its address for browsers and for the hub."""
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     def start(self) -> None:
         """Listen; after the first time on the same port again."""
         self.released.clear()
         self._server = Server((self.host, self.port), Handler)
         self._server.fake = self
+        if self.tls:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 

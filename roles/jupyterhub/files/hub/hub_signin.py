@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import hmac
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hub_spawner import USERNAME_PATTERN, VERIFY_USER
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from traitlets.config import Config
 
 REFRESH_SECONDS = 300  # how soon those are signed out whom GitHub no longer vouches for, or who left the inventory
+DEBIAN_TRUSTS = Path("/etc/ssl/certs/ca-certificates.crt")
 GITHUB_SECONDS = {"connect_timeout": 3, "request_timeout": 5}  # pages wait for GitHub no longer than this
 
 # JupyterHub 6.1.1 forgets it, and fails on the way of signing somebody out.
@@ -211,6 +214,13 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
     c.PasswordAuthenticator.passwords = json.loads(secret("passwords.json"))
 
 
+def trust(certificates: str) -> Path:
+    """Return a file with the certificates that Debian trusts, and these."""
+    path = Path(tempfile.mkdtemp()) / "ca.pem"
+    path.write_text(DEBIAN_TRUSTS.read_text() + certificates.strip() + "\n")
+    return path
+
+
 def _configure_github(c: Config, github: dict[str, Any], client_secret: str) -> None:
     c.JupyterHub.authenticator_class = GitHubAuthenticator
     c.Authenticator.enable_auth_state = True  # the token, encrypted, to ask again
@@ -219,7 +229,8 @@ def _configure_github(c: Config, github: dict[str, Any], client_secret: str) -> 
     c.GitHubOAuthenticator.client_id = github["client_id"]
     c.GitHubOAuthenticator.client_secret = client_secret
     c.GitHubOAuthenticator.oauth_callback_url = github["callback_url"]
-    c.GitHubOAuthenticator.http_request_kwargs = GITHUB_SECONDS
+    trusted = {"ca_certs": str(trust(github["ca"]))} if github["ca"] else {}
+    c.GitHubOAuthenticator.http_request_kwargs = {**GITHUB_SECONDS, **trusted}
     c.GitHubOAuthenticator.allowed_organizations = {*github["organizations"], *github["teams"]}
     c.GitHubOAuthenticator.scope = ["read:org"] if c.GitHubOAuthenticator.allowed_organizations else []
     c.GitHubOAuthenticator.custom_403_message = (
