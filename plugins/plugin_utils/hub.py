@@ -51,8 +51,7 @@ class HubSettings(TypedDict):
     images: references by name: `hub`, `proxy` and those that environments name.
     node_port: port of every node on which the hub is reached.
     auth: `password`, `native` (who signed up besides the users, once an admin has approved them) or `github`.
-    github: `url`, `client_id`, `callback_url`, `ca` (PEM), `organizations`, `teams` (`org:team`); the app's secret is in
-        none.
+    github: `url`, `client_id`, `callback_url`, `ca` (PEM), `organizations`, `teams` (`org:team`); not the secret.
     users, admins: names that may sign in; admins need not be listed twice.
     uids: user numbers of homes; every other home's follows from its name.
     renamed_users: earlier names, by the names that the accounts have now.
