@@ -139,7 +139,8 @@ def clone(place):
     run("git", "clone", "-q", "--no-hardlinks", f"file://{repository}", place / "clone")
 
 def install(place):
-    run(sys.executable, "-m", "pip", "install", "-q", "--no-index", "--target", place / "packages", wheel)
+    pip = [sys.executable, "-m", "pip", "--isolated", "install", "-q", "--no-index", "--no-cache-dir"]
+    run(*pip, "--target", place / "packages", wheel)
 
 WORKS = {"write 200 MB": write, "read 200 MB": read, "make 10000 files": make, "list 10000 files": look,
          "read 10000 files": read_many, "remove 10000 files": remove, "git clone of 2000 files": clone,
