@@ -386,7 +386,7 @@ def test_whose_home_is_full_can_start_and_make_room(full_home: Path) -> None:
     try:
         box.wait_until_ready()
         assert "jupyter-config-data" in box.get("/lab")
-        assert "there is no room" in box.run("/opt/jupyter/bin/python", "-c", IN_A_KERNEL, BASE, FULL)
+        assert "there is no room" in box.run("/opt/jupyter/bin/python", "-c", IN_A_KERNEL, FULL)
         shown = box.type(
             ["/bin/zsh"],
             ("", "The disk of your home is full"),
@@ -407,9 +407,13 @@ try:
 except OSError as error:
     print("there is no room", error.errno)
 """
+# With the server's environment, as the kernels that it starts.
 IN_A_KERNEL = textwrap.dedent(
     """
-    import sys
+    import os, pathlib, subprocess, sys
+    server = subprocess.check_output(["pgrep", "-of", "^[^ ]*python3? [^ ]*jupyter-lab"], text=True).strip()
+    environment = pathlib.Path(f"/proc/{server}/environ").read_text().rstrip("\\0").split("\\0")
+    os.environ.update(entry.split("=", 1) for entry in environment)
     from jupyter_client.manager import start_new_kernel
 
     def shown(message):
@@ -417,7 +421,7 @@ IN_A_KERNEL = textwrap.dedent(
 
     manager, client = start_new_kernel(kernel_name="python3", cwd="/home/ada")
     try:
-        client.execute_interactive(sys.argv[2], timeout=30, output_hook=shown)
+        client.execute_interactive(sys.argv[1], timeout=30, output_hook=shown)
     finally:
         manager.shutdown_kernel(now=True)
     """
