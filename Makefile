@@ -1,7 +1,7 @@
 # All that a person types here. Every target makes its own set-up, on a bare Debian 12 too (as root, or with sudo).
 #   make demo        the lab on this machine: two nodes, NFS homes, a JupyterHub, verified     (about 15 min, later 4)
 #   make demo-down   removes the lab; the homes go only with HOMES=1
-#   make test        check, unit, integration, molecule and test-kernel                        (about 50 min)
+#   make test        check, unit, integration, molecule and test-kernel                        (about 70 min)
 #   make check|unit|integration|molecule|test-kernel     one part of it
 #   make benchmark   times of a cold, a warm and a no-change run, of a start, of k8s_objects
 #   make docs|changelog|build                            variables for docs/admin, release notes, collection archive
@@ -67,7 +67,7 @@ integration: venv
 	  [ ! -d /run/systemd/system ] || for unit in etcd docker-registry; do \
 	    case "$$missing" in *$$unit*) $(SUDO) systemctl disable --now $$unit;; esac; done; }
 	$(call stage,bundle,10 s; the first time 12 min to build Kubernetes and the images,$(PLAYBOOK) site.yml --tags bundle)
-	$(call stage,integration,5 min,pytest tests/integration -n 2 --dist loadfile $(PYTEST_ARGS))
+	$(call stage,integration,8 min,pytest tests/integration -n 2 --dist loadfile $(PYTEST_ARGS))
 
 # Molecule notes which labs it made under the name of the checkout's last folder: two clones share the note. Here it has
 # its own, and none to begin with, so that the lab is always asked for.
@@ -76,11 +76,11 @@ molecule: venv
 	@command -v chromium >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -q --no-install-recommends chromium fonts-wqy-microhei; }
 	@rm -rf $(MOLECULE_EPHEMERAL_DIRECTORY)
-	$(call stage,molecule,25 min; the first time 35,molecule --base-config molecule/shared/base.yml test $(SCENARIOS:%=--scenario-name %))
+	$(call stage,molecule,48 min; the first time 60,molecule --base-config molecule/shared/base.yml test $(SCENARIOS:%=--scenario-name %))
 
 # Machines with a kernel of their own, and a molecule without the lab of the others.
 test-kernel: venv
-	$(call stage,kernel,5 min; the first time 6,molecule test --scenario-name nfs_kernel)
+	$(call stage,kernel,6 min,molecule test --scenario-name nfs_kernel)
 
 # integration comes last: its API server is the one that molecule's bundle has built.
 test: fresh check unit molecule test-kernel integration times
