@@ -15,7 +15,16 @@ SECRET = "only Linus reads this"
 MOUNTD, NFSD = 20048, 2049
 # Any program can be an NFS client: this one speaks to mountd and nfsd (RFC 1813) without the kernel, as whom it likes.
 NFS_CLIENT = """
-import os, socket, struct, sys
+import errno, os, socket, struct, sys
+
+def connect(port):
+    # Only root has a port below 1024, which a server may insist on; the machine's own mounts have some of them.
+    for local in range(1023, 600, -1) if os.getuid() == 0 else [0]:
+        try:
+            return socket.create_connection(({server!r}, port), 10, ("", local))
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+                raise
 
 def opaque(data):
     return struct.pack(">I", len(data)) + data + bytes(-len(data) % 4)
@@ -38,10 +47,8 @@ def first(data):
     return data[4:4 + length]
 
 try:
-    local = ("", 0 if os.getuid() else 991)  # only root has a port below 1024, which a server may insist on
-    mountd = socket.create_connection(({server!r}, {mountd}), 10, local)
-    handle = first(call(mountd, 100005, 1, opaque({path!r}.encode())))
-    nfsd = socket.create_connection(({server!r}, {nfsd}), 10, ("", 0 if os.getuid() else 992))
+    handle = first(call(connect({mountd}), 100005, 1, opaque({path!r}.encode())))
+    nfsd = connect({nfsd})
     for name in ("homes", {user!r}, "secret.txt"):
         handle = first(call(nfsd, 100003, 3, opaque(handle) + opaque(name.encode())))
     data = call(nfsd, 100003, 6, opaque(handle) + struct.pack(">QI", 0, 4096))
