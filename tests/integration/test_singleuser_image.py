@@ -206,7 +206,8 @@ def test_bash_completes_and_shows_the_branch(box: Box) -> None:
         ["bash", "-l"],
         ("cd projekt\r", r"~/projekt.{0,9} trunk"),
         ("git checko\t", "git checkout "),
-        ("\x03", r"\^C.*trunk.*\$ "),
+        # Ctrl-U, not Ctrl-C: a signal that comes while completion still works leaves the prompt empty now and then.
+        ("\x15\r", r"trunk.{0,9} \$ "),
         ("exit\r", None),
     )
 
