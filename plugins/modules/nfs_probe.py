@@ -10,7 +10,8 @@ version_added: 0.1.0
 description:
   - With O(clients), asks the server's mountd who may mount what, and that must be just that.
   - With O(refused=true), asks mountd for the path as a machine that may not mount it; it must be refused.
-  - Otherwise mounts the path in a temporary directory, writes, reads and removes a file, and unmounts it. Needs root.
+  - Otherwise mounts the path in a temporary directory, makes a directory in its C(homes) as a user makes the own home,
+    writes and reads a file, sees that root cannot, removes all and unmounts it. Needs root.
   - Leaves nothing behind and never fails by itself; what is wrong is a line with C(ok=false) under RV(probes).
 attributes:
   check_mode:
@@ -35,6 +36,10 @@ options:
     elements: str
   refused:
     description: Whether this machine must be refused. When the server lists this machine's address, it is not asked.
+    type: bool
+    default: false
+  root:
+    description: Whether root of this machine may be root on the export, as the one that makes backups must.
     type: bool
     default: false
   options:
@@ -83,8 +88,8 @@ probes:
   elements: dict
   sample:
     - check: storage
-      asked: mount 172.16.0.100:/data/nfs on worker1, write, read, remove
-      got: same text back
+      asked: mount 172.16.0.100:/data/nfs on worker1, make, write, read, remove as a user
+      got: same text back; root of this node is refused
       ok: true
       seconds: 0.2
 """
@@ -109,19 +114,37 @@ MNT = 1
 UMNT = 3
 EXPORT = 5
 LAST_FRAGMENT = 1 << 31
+NOBODY = 65534
+# Makes a directory as a user makes the own home, uses it, and tries to look into it as root. From within the directory
+# above, since a user may not come in through root's temporary one.
 USE = """
-import os, sys
-path, text = sys.argv[1:]
+import os, shutil, sys
+above, name, text, uid = *sys.argv[1:4], int(sys.argv[4])
+os.chdir(above)
+os.setgroups([])
+os.setegid(uid)
+os.seteuid(uid)
 try:
-    with open(path, "x") as file:
+    os.mkdir(name, 0o700)
+except PermissionError:
+    sys.exit("a user may not make a home in directory homes: chmod 1733 homes, on the server")
+try:
+    owner = os.stat(name).st_uid
+    with open(f"{name}/file", "x") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    with open(path) as file:
-        sys.stdout.write(file.read())
+    with open(f"{name}/file") as file:
+        got = file.read()
+    os.seteuid(0)
+    try:
+        root = f"reads it ({len(os.listdir(name))} files)"
+    except PermissionError:
+        root = "is refused"
+    os.seteuid(uid)
 finally:
-    if os.path.exists(path):
-        os.remove(path)
+    shutil.rmtree(name)
+print(got, owner, root)
 """
 
 
@@ -269,20 +292,30 @@ def run(command: list[str], timeout: int) -> str:
     return done.stdout
 
 
-def use(source: str, options: list[str], timeout: int) -> str:
-    """Mount `source`, use it, unmount it."""
+def judge(used: str, text: str, *, root_may: bool) -> str:
+    """Return what USE printed in words; ProbeError unless it wrote and read `text`, and root sees it only if it may."""
+    got, owner, root = used.strip().split(" ", 2)
+    if got != text:
+        raise ProbeError("what was read is not what was written")
+    if int(owner) != NOBODY:
+        raise ProbeError(f"what user number {NOBODY} makes there belongs to {owner}: export it without all_squash")
+    if root != "is refused" and not root_may:
+        raise ProbeError(f"a user makes a directory of mode 0700, and root of this node {root}: export it with root_squash")
+    return f"same text back; root of this node {root}"
+
+
+def use(source: str, options: list[str], timeout: int, *, root_may: bool = False) -> str:
+    """Mount `source`, use its directory `homes` as a user does, unmount it."""
     text = secrets.token_hex(16)
     chosen = [option for option in options if option != "hard"] + ["soft", "timeo=50", "retrans=2"]
     target = tempfile.mkdtemp(prefix="jhok-verify-")
     try:
         run(["mount", "-t", "nfs", "-o", ",".join(chosen), source, target], timeout)
         # In a process of its own, because a dead server blocks whoever touches the mount.
-        got = run([sys.executable, "-c", USE, f"{target}/.jhok-verify-{text[:8]}", text], timeout)
+        used = run([sys.executable, "-c", USE, f"{target}/homes", f".jhok-verify-{text[:8]}", text, str(NOBODY)], timeout)
     finally:
         remove(target, timeout)
-    if got != text:
-        raise ProbeError("what was read is not what was written")
-    return "same text back"
+    return judge(used, text, root_may=root_may)
 
 
 def remove(target: str, timeout: int) -> None:
@@ -302,8 +335,9 @@ def questions(params: dict[str, Any]) -> list[tuple[str, Callable[[], str]]]:
         return [(f"exports of {server} from {host}", lambda: compare(mountd.exports(), path, params["clients"]))]
     if params["refused"]:
         return [(f"mount {server}:{path} from {host}, which may not", lambda: refuse(mountd, path))]
-    asked = f"mount {server}:{path} on {host}, write, read, remove"
-    return [(asked, lambda: use(f"{server}:{path}", params["options"], params["timeout"]))]
+    asked = f"mount {server}:{path} on {host}, make, write, read, remove as a user"
+    source, options, timeout = f"{server}:{path}", params["options"], params["timeout"]
+    return [(asked, lambda: use(source, options, timeout, root_may=params["root"]))]
 
 
 def main() -> None:
@@ -315,6 +349,7 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "clients": {"type": "list", "elements": "str"},
             "refused": {"type": "bool", "default": False},
+            "root": {"type": "bool", "default": False},
             "options": {"type": "list", "elements": "str", "default": []},
             "mountd_port": {"type": "int", "default": 20048},
             "host": {"type": "str", "required": True},

@@ -138,6 +138,19 @@ def test_another_number_does_not_open_a_home(site: Site) -> None:
     assert site.run(site.nfs_server, own) == "writes\n", "the number is none that opens nothing at all"
 
 
+def test_root_of_a_node_is_nobody_to_the_homes(site: Site) -> None:
+    """Though the kubelet, which is root, brings each home into its pod."""
+    look = f"""
+cd /var/lib/kubelet/pods/{site.pod(LINUS).metadata.uid}/volumes/kubernetes.io~nfs/homes/homes || exit 9
+stat -c %u {LINUS}
+for attempt in "ls ." "ls {LINUS}" "cat {LINUS}/secret.txt" "chown 0 {LINUS}" "rmdir {ADA}" "touch ../x"; do
+  $attempt >/dev/null 2>&1 && echo "done: $attempt"
+done
+exit 0"""
+    node = next(n for n, address in site.addresses.items() if address == site.pod(LINUS).status.host_ip)
+    assert site.run(node, look) == f"{stable_uid(LINUS)}\n"
+
+
 def test_an_nfs_client_in_a_server_reaches_none(site: Site, ada: Person) -> None:
     """The same program, run on a node, reads the file: it is the guard alone that stands in the way."""
     values = {

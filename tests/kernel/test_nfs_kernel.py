@@ -77,12 +77,12 @@ def server(machines: dict[str, Machine], name: str) -> Machine:
 
 @pytest.fixture(scope="session")
 def homes(client: Machine, server: Machine, name: str) -> Iterator[str]:
-    """Homes made as a user's pod makes them: by root, through the mount."""
+    """Homes made as users' pods make them: by their numbers, through the mount."""
     path = f"/mnt/{name}/homes"
-    make = "\n".join(f"mkdir -p {user}; chown {uid}:100 {user}; chmod 0700 {user}" for user, uid in UIDS.items())
-    client.run(f"cd {path}\n{make}")
+    for user, uid in UIDS.items():
+        client.run(f"umask 077; mkdir -p {path}/{user}", uid=uid)
     yield path
-    client.run(f"rm -rf {path}/*")
+    server.run(f"rm -rf {EXPORT}/homes/*")
     # The service has seen that before the next run of the tests makes them again.
     server.run("systemctl start jhok-quota.service")
 
@@ -138,7 +138,30 @@ def test_another_user_cannot_enter(client: Machine, homes: str, name: str) -> No
         assert "Permission denied" in client.run(f"ls {path}/alice", uid=UIDS["bob"], fails=True)
         assert "Permission denied" in client.run(f"echo x > {path}/alice/by-bob", uid=UIDS["bob"], fails=True)
         assert "Permission denied" in client.run(f"ls {path}", uid=UIDS["bob"], fails=True)
-        assert "Permission denied" in client.run(f"mkdir {path}/mine", uid=UIDS["bob"], fails=True)
+
+
+def test_root_of_the_client_is_nobody(client: Machine, server: Machine, homes: str, name: str) -> None:
+    """It neither sees a home nor takes one away, and leaves no program there that would make root of somebody."""
+    client.run(f"echo mine > {homes}/alice/secret", uid=UIDS["alice"])
+    for path in (homes, f"/mnt3/{name}/homes"):
+        for attempt in (
+            f"ls {path}",
+            f"ls {path}/alice",
+            f"cat {path}/alice/secret",
+            f"chown 0 {path}/alice",
+            f"touch /mnt/{name}/x",
+        ):
+            told = client.run(attempt, fails=True)
+            assert "denied" in told or "not permitted" in told, f"{attempt}: {told}"
+        assert "not permitted" in client.run(f"rmdir {path}/bob", fails=True)
+    client.run(f"cp /bin/true {homes}/root; chmod 4755 {homes}/root")
+    owner, mode = server.run(f"stat --format='%u %a' {EXPORT}/homes/root; rm {EXPORT}/homes/root").split()
+    assert (owner != "0", mode) == (True, "4755")
+
+
+def test_no_user_touches_another_s_place(client: Machine, homes: str) -> None:
+    for attempt in (f"rmdir {homes}/alice", f"mv {homes}/alice {homes}/taken", f"chmod 0777 {homes}/alice"):
+        assert "not permitted" in client.run(attempt, uid=UIDS["bob"], fails=True)
 
 
 def test_without_the_disk_nothing_is_served(server: Machine) -> None:
@@ -156,7 +179,7 @@ def test_locks_hold(client: Machine, homes: str) -> None:
 
 
 def test_a_new_home_has_its_limit_within_seconds(client: Machine, homes: str) -> None:
-    client.run(f"mkdir -p {homes}/newcomer; chown 1010:100 {homes}/newcomer; chmod 0700 {homes}/newcomer")
+    client.run(f"umask 077; mkdir {homes}/newcomer", uid=1010)
     wait_for_size(client, f"{homes}/newcomer", 20 * KIB)
 
 

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -544,9 +545,10 @@ class Home:
         *shell, script = self.init["command"]
         env = {e["name"]: e["value"] for e in self.init["env"]}
         script = script.replace("cd /volume", f"cd {self.volume}").replace("/etc/skel", str(self.skeleton))
-        command = [*shell, script]
+        context = self.init["securityContext"]
+        ids = {"reuid": context["runAsUser"], "regid": context["runAsGroup"]}
         return subprocess.run(
-            command,
+            ["setpriv", *(f"--{key}={value}" for key, value in ids.items()), "--clear-groups", *shell, script],
             env={"PATH": "/usr/bin:/bin", **env, "HOME_USAGE": self.usage},
             capture_output=True,
             text=True,
@@ -555,16 +557,29 @@ class Home:
 
 
 @pytest.fixture
-def home(config: Config, tmp_path: Path) -> Home:
-    made = Home(config, tmp_path)
+def home(config: Config) -> Iterator[Home]:
+    """The export as role nfs_server makes it, where users can get at it (tmp_path's parents are root's alone)."""
     if os.geteuid() != 0:
-        pytest.skip("needs root to set owners")
-    return made
+        pytest.skip("needs root to be several users")
+    with TemporaryDirectory() as name:
+        volume = Path(name)
+        volume.chmod(0o755)
+        for directory in ("homes", "usage"):
+            (volume / directory).mkdir()
+            (volume / directory).chmod(0o1733)
+        yield Home(config, volume)
 
 
-def test_the_init_container_can_do_nothing_but_make_homes(home: Home) -> None:
-    assert home.init["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"]}
-    assert home.init["securityContext"]["readOnlyRootFilesystem"] is True
+def test_the_init_container_is_its_user(home: Home) -> None:
+    """Root of the nodes is nobody on the NFS server."""
+    assert home.init["securityContext"] == {
+        "runAsUser": 1500,
+        "runAsGroup": 1500,
+        "runAsNonRoot": True,
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
     assert home.init["volumeMounts"] == [{"name": "homes", "mountPath": "/volume"}]
 
 
@@ -572,7 +587,6 @@ def test_a_home_is_made_once(home: Home) -> None:
     assert home().returncode == 0
     status = home.home.stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (1500, 1500, 0o700)
-    assert home.home.parent.stat().st_mode & 0o7777 == 0o711
     (home.home / "work.txt").write_text("kept")
     home.home.chmod(0o750)  # the user's own choice
     assert home().returncode == 0
@@ -586,20 +600,24 @@ def test_what_is_said_of_a_home_has_a_place_before_it_is_said(home: Home) -> Non
     home.usage = "yes"
     assert home().returncode == 0
     status = (home.volume / "usage" / "ann").stat()
-    assert (status.st_uid, status.st_mode & 0o7777) == (0, 0o755)
+    assert (status.st_uid, status.st_mode & 0o7777) == (1500, 0o755)
+    os.chown(home.volume / "usage" / "ann", 0, 0)  # as the NFS server does when it first writes there
+    assert home().returncode == 0
 
 
 def test_an_interrupted_run_is_completed(home: Home) -> None:
-    (home.volume / "homes" / ".new.ann").mkdir(parents=True)
-    (home.volume / "homes" / ".new.ann" / "half a skeleton").touch()
+    new = home.volume / "homes" / ".new.ann"
+    new.mkdir()
+    (new / "half a skeleton").touch()
+    os.chown(new, 1500, 1500)
     assert home().returncode == 0
     assert home.home.stat().st_uid == 1500
     assert not (home.home / "half a skeleton").exists()
     assert [p.name for p in home.home.parent.iterdir()] == ["ann"]
 
 
-def test_a_new_home_is_filled_from_the_image(home: Home, tmp_path: Path) -> None:
-    skeleton = tmp_path / "skel"
+def test_a_new_home_is_filled_from_the_image(home: Home) -> None:
+    skeleton = home.volume / "skel"
     (skeleton / ".config").mkdir(parents=True)
     (skeleton / ".config" / "tool.toml").write_text("a = 1")
     (skeleton / "data").symlink_to("/srv/data")
@@ -616,7 +634,7 @@ def test_a_new_home_is_filled_from_the_image(home: Home, tmp_path: Path) -> None
 
 def test_a_home_of_somebody_else_is_refused(home: Home) -> None:
     """A home that was brought here belongs to its user first."""
-    home.home.mkdir(parents=True)
+    home.home.mkdir()
     os.chown(home.home, 1000, 100)
     done = home()
     assert done.returncode == 1
@@ -625,8 +643,25 @@ def test_a_home_of_somebody_else_is_refused(home: Home) -> None:
     assert home.home.stat().st_uid == 1000
 
 
+@pytest.mark.parametrize("directory", ["homes", "usage"])
+def test_where_users_may_not_add_anything_an_admin_learns_what_to_do(home: Home, directory: str) -> None:
+    (home.volume / directory).chmod(0o711)
+    home.usage = "yes"
+    done = home()
+    assert done.returncode == 1
+    assert f"user number 1500 cannot add to {directory}. If that is not permitted: chmod 1733 {directory}" in done.stderr
+    (home.volume / directory).chmod(0o1733)
+    assert home().returncode == 0
+
+
+def test_an_export_without_homes(home: Home) -> None:
+    (home.volume / "homes").rmdir()
+    done = home()
+    assert done.returncode == 1
+    assert "in the exported directory: mkdir -m 1733 homes" in done.stderr
+
+
 def test_a_symlink_is_not_followed(home: Home) -> None:
-    (home.volume / "homes").mkdir()
     (home.volume / "secret").mkdir()
     home.home.symlink_to(home.volume / "secret")
     done = home()
@@ -636,7 +671,6 @@ def test_a_symlink_is_not_followed(home: Home) -> None:
 
 
 def test_a_file_in_the_way_is_named(home: Home) -> None:
-    (home.volume / "homes").mkdir()
     home.home.write_text("not a directory")
     done = home()
     assert done.returncode == 1

@@ -17,6 +17,7 @@ elsewhere by the time that root gets there. Here every file is reached through t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -330,18 +331,45 @@ def measure(homes: Path, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]
 # ------------------------------------------------------------------ telling
 
 
-def replace(path: Path, value: object) -> None:
-    """Write JSON to a file in one step: whoever reads it never sees half of it."""
+def replace(path: Path, value: object, directory: int | None = None) -> None:
+    """Write JSON to a file, of an open directory if there is one, in one step: nobody ever reads half of it."""
     new = path.with_suffix(".new")
-    new.write_text(json.dumps(value, sort_keys=True) + "\n", encoding="utf-8")
-    new.chmod(0o644)
-    new.replace(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new, dir_fd=directory)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(new, flags, 0o644, dir_fd=directory), "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(json.dumps(value, sort_keys=True) + "\n")
+    os.replace(new, path, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def remove(entry: Path) -> None:
+    """Remove what is there, a directory with all that is in it; a link itself, not where it leads."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def taken_over(directory: Path) -> Iterator[int]:
+    """Yield an open directory, root's from now on. It may be made by a user, on a machine that is not to be trusted."""
+    if directory.is_symlink() or not directory.is_dir():
+        remove(directory)
+        directory.mkdir()
+    descriptor = os.open(directory, _OPEN | os.O_DIRECTORY)
+    try:
+        os.fchown(descriptor, os.geteuid(), os.getegid())
+        os.fchmod(descriptor, 0o755)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def tell(usage: Path, homes: Mapping[str, dict[str, Any]], known: Mapping[str, Any], now: int) -> None:
     """Write for each user what the home holds, unless it is as it was a moment ago; add the time to `homes`."""
     usage.mkdir(exist_ok=True)
-    usage.chmod(0o711)
+    usage.chmod(0o1733)  # a user's first server makes its directory, which it mounts
     for name, home in homes.items():
         before = known.get(name, {})
         directory = usage / name
@@ -351,12 +379,13 @@ def tell(usage: Path, homes: Mapping[str, dict[str, Any]], known: Mapping[str, A
             home["time"] = before["time"]
             continue
         home["time"] = now
-        directory.mkdir(exist_ok=True)
-        directory.chmod(0o755)
-        replace(directory / "home.json", {key: home[key] for key in ("used", "limit", "shared", "time")})
+        with taken_over(directory) as descriptor:
+            told = {key: home[key] for key in ("used", "limit", "shared", "time")}
+            replace(Path("home.json"), told, descriptor)
     for entry in usage.iterdir():
-        if entry.name not in homes:
-            shutil.rmtree(entry)
+        # A home may have come since they were listed, and its server be about to mount this.
+        if entry.name not in homes and not (usage.parent / "homes" / entry.name).exists():
+            remove(entry)
 
 
 def read_state() -> dict[str, Any]:

@@ -1,20 +1,28 @@
 from __future__ import annotations
 
+import os
 import socket
 import struct
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 
 import pytest
 from ansible_collections.jhok.lab.plugins.module_utils.probes import ProbeError
 from ansible_collections.jhok.lab.plugins.modules.nfs_probe import (
     LAST_FRAGMENT,
+    NOBODY,
+    USE,
     Mountd,
     Reader,
     compare,
+    judge,
     parse_exports,
     refuse,
     remove,
+    run,
     use,
     xdr_text,
 )
@@ -88,6 +96,43 @@ def test_a_stranger_must_be_refused() -> None:
     server, called = mountd({5: encoded({"/data/nfs": ["127.0.0.1/32"]})})
     assert refuse(server, "/data/nfs") == "not a stranger: 127.0.0.1 is listed"
     assert called == [5]
+
+
+@pytest.fixture
+def homes() -> Iterator[Path]:
+    """A place for homes where users can get at it (tmp_path's parents are root's alone)."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to be several users")
+    with TemporaryDirectory() as name:
+        path = Path(name)
+        path.chmod(0o1733)
+        yield path
+
+
+def test_a_home_is_made_as_its_user_and_root_is_found_out(homes: Path) -> None:
+    """Here nothing squashes root; on the lab and in tests/kernel a server does."""
+    used = run([sys.executable, "-c", USE, str(homes), "new", "text", str(NOBODY)], 20)
+    assert used == f"text {NOBODY} reads it (1 files)\n"
+    assert list(homes.iterdir()) == []
+    with pytest.raises(ProbeError, match="root of this node reads it .*: export it with root_squash"):
+        judge(used, "text", root_may=False)
+    assert judge(used, "text", root_may=True) == "same text back; root of this node reads it (1 files)"
+
+
+def test_a_place_that_users_may_not_add_to(homes: Path) -> None:
+    homes.chmod(0o711)
+    with pytest.raises(ProbeError, match="a user may not make a home in directory homes: chmod 1733 homes"):
+        run([sys.executable, "-c", USE, str(homes), "new", "text", str(NOBODY)], 20)
+
+
+def test_what_was_used_is_judged() -> None:
+    for root_may in (True, False):
+        said = judge(f"text {NOBODY} is refused", "text", root_may=root_may)
+        assert said == "same text back; root of this node is refused"
+    with pytest.raises(ProbeError, match="not what was written"):
+        judge(f"other {NOBODY} is refused", "text", root_may=True)
+    with pytest.raises(ProbeError, match="belongs to 99: export it without all_squash"):
+        judge("text 99 is refused", "text", root_may=True)
 
 
 def test_a_mount_that_fails_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

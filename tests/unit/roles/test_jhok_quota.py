@@ -179,12 +179,35 @@ def test_nobody_but_root_can_change_what_is_told(site: Path) -> None:
     os.umask(0)
     jhok_quota.main(["apply"])
     modes = {path.relative_to(site).as_posix(): path.stat().st_mode & 0o777 for path in site.glob("usage/**/*")}
-    assert (site / "usage").stat().st_mode & 0o777 == 0o711
+    assert (site / "usage").stat().st_mode & 0o7777 == 0o1733, "users add to it, and see and touch nobody else's"
     assert modes == {
         name: mode
         for user in ("alice", "ann", "ben")
         for name, mode in {f"usage/{user}": 0o755, f"usage/{user}/home.json": 0o644}.items()
     }
+
+
+def test_what_a_user_has_made_leads_nowhere(site: Path, tmp_path: Path) -> None:
+    """On a machine that is taken over, a user's number may put there what it likes."""
+    secret = tmp_path / "secret"
+    secret.write_text("kept")
+    usage = site / "usage"
+    (usage / "alice").mkdir(parents=True)
+    (usage / "alice/home.new").symlink_to(secret)
+    (usage / "alice/home.json").symlink_to(secret)
+    (usage / "ann").symlink_to(tmp_path)
+    (usage / "ben").write_text("in the way")
+    (usage / "stranger").symlink_to(tmp_path)
+    (usage / "alice").chmod(0o777)
+    os.chown(usage / "alice", 1500, 1500)
+    assert jhok_quota.main(["apply"]) == 0
+    assert secret.read_text() == "kept"
+    assert not (tmp_path / "home.json").exists()
+    assert sorted(path.name for path in usage.iterdir()) == ["alice", "ann", "ben"]
+    for user in ("alice", "ann", "ben"):
+        status = (usage / user).lstat()
+        assert (status.st_uid, status.st_mode & 0o7777) == (0, 0o755)
+        assert told(site, user)["limit"]
 
 
 def test_what_is_as_it_was_is_not_written_again(site: Path) -> None:

@@ -24,6 +24,7 @@ def variables(**given: object) -> dict[str, Any]:
         **load("vars/main.yml"),
         "ansible_managed": "Ansible managed",
         "nfs_server_clients": ["172.16.0.101", "172.16.0.100", "172.16.0.101"],
+        "nfs_server_root_clients": [],
     }
     return values | given
 
@@ -37,10 +38,12 @@ def render(template: str, **given: object) -> str:
     ("golden", "template", "given"),
     [
         ("jhok.exports", "exports", {}),
+        ("root.jhok.exports", "exports", {"nfs_server_root_clients": ["172.16.0.100"]}),
         ("kernel.nfs.conf", "nfs.conf", {"__nfs_server_implementation": "kernel", "nfs_server_grace_seconds": 15}),
         ("ganesha.nfs.conf", "nfs.conf", {"__nfs_server_implementation": "ganesha"}),
         ("ganesha.conf", "ganesha.conf", {}),
         ("graceless.ganesha.conf", "ganesha.conf", {"nfs_server_grace_seconds": 0, "nfs_server_path": "/srv/homes"}),
+        ("root.ganesha.conf", "ganesha.conf", {"nfs_server_root_clients": ["172.16.0.100"]}),
         ("nfs-ganesha.service.conf", "nfs-ganesha.service.conf", {}),
     ],
 )
@@ -66,6 +69,8 @@ def condition(word: str) -> str:
         ("reject", {"nfs_server_clients": ["@nodes"]}, False),
         ("reject", {"nfs_server_clients": ["a(rw) b"]}, False),
         ("reject", {"nfs_server_clients": [""]}, False),
+        ("root_clients", {"nfs_server_root_clients": ["172.16.0.100"]}, True),
+        ("root_clients", {"nfs_server_root_clients": ["172.16.0.102"]}, False),
         ("path", {"nfs_server_path": "/data/nfs"}, True),
         ("path", {"nfs_server_path": "/"}, False),
         ("path", {"nfs_server_path": "data/nfs"}, False),

@@ -11,18 +11,17 @@ FIRST_UID, UIDS = 0x70000000, 268_000_000
 VOLUME = "homes"
 USAGE = "/run/jhok/home"  # where images/singleuser's home-usage looks
 
-# Makes the home before the kubelet would (as root:root). It appears under its name only when it is complete, so an
-# interrupted run is completed by the next. Users see nothing above their own home.
+# Makes the home before the kubelet would, which is root and so nobody on the NFS server. It runs as the user: whoever makes a
+# directory owns it. The home appears under its name only when it is complete, so an interrupted run is completed by the
+# next. Users see nothing above their own home.
 MAKE_HOME = """\
 set -eu
 umask 077
 cd /volume
 fail() { echo "The home directory homes/$HOME_NAME on the NFS server cannot be used: $1" >&2; exit 1; }
-[ -d homes ] || mkdir -m 0711 homes || fail "the export refuses uid 0 of this node (root_squash?)."
+closed() { fail "user number $HOME_UID cannot add to $1. If that is not permitted: chmod 1733 $1, on the server."; }
 [ ! -L homes ] || fail "homes is a symbolic link."
-if [ "$HOME_USAGE" ]; then  # the NFS server writes there, and the kubelet mounts what is there
-  (umask 022 && mkdir -p "usage/$HOME_NAME") || fail "the export refuses uid 0 of this node (root_squash?)."
-fi
+[ -d homes ] || fail "there is no homes. An admin makes it on the server, in the exported directory: mkdir -m 1733 homes."
 cd homes
 [ ! -L "$HOME_NAME" ] || fail "it is a symbolic link."
 if [ -d "$HOME_NAME" ]; then
@@ -30,14 +29,16 @@ if [ -d "$HOME_NAME" ]; then
   [ "$owner" = "$HOME_UID" ] || fail "it belongs to user number $owner, but its user's servers run as $HOME_UID. \\
 An admin either gives it away, with chown -hR --from=$owner $HOME_UID:$HOME_UID on the server, or keeps the number, \\
 with $HOME_NAME: $owner in jupyterhub_uids."
-  exit 0
+else
+  [ ! -e "$HOME_NAME" ] || fail "it is not a directory."
+  rm -rf ".new.$HOME_NAME"
+  mkdir ".new.$HOME_NAME" || closed homes
+  if [ -d /etc/skel ]; then cp -R /etc/skel/. ".new.$HOME_NAME"; fi
+  mv -T ".new.$HOME_NAME" "$HOME_NAME"
 fi
-[ ! -e "$HOME_NAME" ] || fail "it is not a directory."
-rm -rf ".new.$HOME_NAME"
-mkdir ".new.$HOME_NAME" || fail "the export refuses uid 0 of this node (root_squash?)."
-if [ -d /etc/skel ]; then cp -R /etc/skel/. ".new.$HOME_NAME"; fi
-chown -hR "$HOME_UID:$HOME_UID" ".new.$HOME_NAME" || fail "the export does not let this node set owners."
-mv -T ".new.$HOME_NAME" "$HOME_NAME"
+if [ "$HOME_USAGE" ]; then  # the NFS server writes there, and the kubelet mounts what is there
+  (umask 022 && mkdir -p "../usage/$HOME_NAME") || closed usage
+fi
 """
 
 
@@ -105,12 +106,12 @@ def make_home(home: Home, image: str) -> dict[str, Any]:
         ],
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
         "securityContext": {
-            "runAsUser": 0,
-            "runAsGroup": 0,
-            "runAsNonRoot": False,
+            "runAsUser": home.uid,
+            "runAsGroup": home.uid,
+            "runAsNonRoot": True,
             "readOnlyRootFilesystem": True,
             "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"]},
+            "capabilities": {"drop": ["ALL"]},
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": VOLUME, "mountPath": "/volume"}],
