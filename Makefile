@@ -18,7 +18,7 @@ TIMES := .cache/times
 # Says at the end which tasks took the time.
 PLAYBOOK := ANSIBLE_CALLBACKS_ENABLED=ansible.posix.profile_tasks ansible-playbook $(ARGS)
 # In the order of site.yml: they build one site on one lab.
-SCENARIOS := default bundle nfs_server node registry kubernetes storage jupyterhub users monitoring homes site culling backup faults interrupt
+SCENARIOS := default bundle nfs_server node registry kubernetes storage jupyterhub users monitoring homes site culling faults backup
 SOURCES := $(wildcard plugins tests images roles molecule docs)
 
 # $(call stage,name,how long it may take,command): says what goes on, runs it, notes how long it took.

@@ -649,7 +649,7 @@ def test_where_users_may_not_add_anything_an_admin_learns_what_to_do(home: Home,
     home.usage = "yes"
     done = home()
     assert done.returncode == 1
-    assert f"user number 1500 cannot add to {directory}. If that is not permitted: chmod 1733 {directory}" in done.stderr
+    assert f"number 1500 cannot add to {directory}. If that is not permitted: chmod 1733 {directory}" in done.stderr
     (home.volume / directory).chmod(0o1733)
     assert home().returncode == 0
 

@@ -114,7 +114,7 @@ def test_a_home_is_made_as_its_user_and_root_is_found_out(homes: Path) -> None:
     used = run([sys.executable, "-c", USE, str(homes), "new", "text", str(NOBODY)], 20)
     assert used == f"text {NOBODY} reads it (1 files)\n"
     assert list(homes.iterdir()) == []
-    with pytest.raises(ProbeError, match="root of this node reads it .*: export it with root_squash"):
+    with pytest.raises(ProbeError, match=r"root of this node reads it .*: export it with root_squash"):
         judge(used, "text", root_may=False)
     assert judge(used, "text", root_may=True) == "same text back; root of this node reads it (1 files)"
 
