@@ -10,40 +10,12 @@ version_added: 0.1.0
 description:
   - Starts a server, opens its JupyterLab and VS Code and stops it, several times over, and notes how long each took.
   - Removes the server and the user's record at the end. The home directory on the NFS server is not its business.
-requirements: [requests, websocket-client]
-attributes:
-  check_mode:
-    support: none
-    description: It starts servers, so it is skipped in check mode.
+extends_documentation_fragment: [jhok.lab.hub, jhok.lab.hub.visitor]
 options:
-  url:
-    description: Address of the hub, for example V(http://172.16.0.100:30080).
-    type: str
-    required: true
-  user:
-    description: Name of the user who clicks. No person may have it; the record is removed at the end.
-    type: str
-    default: jhok-verify
-  password:
-    description: Password for the login page's form. Without it the user gets in with an API token.
-    type: str
-    default: ""
-  service_token:
-    description: API token of a hub service that may list, create and delete users and their servers and tokens.
-    type: str
-    required: true
   rounds:
     description: How often a server is started and stopped.
     type: int
     default: 10
-  start_timeout:
-    description: Seconds until a server must be ready.
-    type: int
-    default: 300
-  stop_timeout:
-    description: Seconds until a server must be gone.
-    type: int
-    default: 90
 author: [The jhok.lab authors (@jhok)]
 """
 

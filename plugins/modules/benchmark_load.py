@@ -13,24 +13,12 @@ description:
   - An answer's time counts from the moment when the question was due, so that a hub that stalls is not asked less.
   - Removes servers and records at the end, also those that an interrupted run left. The home directories on the NFS
     server are not its business.
-requirements: [requests, websocket-client]
-attributes:
-  check_mode:
-    support: none
-    description: It starts servers, so it is skipped in check mode.
+extends_documentation_fragment: [jhok.lab.hub]
 options:
-  url:
-    description: Address of the hub, for example V(http://172.16.0.100:30080).
-    type: str
-    required: true
   users:
     description: Names of the users. No person may have one of them; the records are removed.
     type: list
     elements: str
-    required: true
-  service_token:
-    description: API token of a hub service that may make and delete these users and start and stop their servers.
-    type: str
     required: true
   visitor:
     description: Name of a user who signs in and looks at V(/hub/home) meanwhile.

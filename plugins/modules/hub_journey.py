@@ -14,28 +14,9 @@ description:
     directory on the NFS server is not its business; a task after it removes that.
   - Never fails by itself; a step that could not be done is a line with O(ignore:ok=false) under RV(probes).
   - The hub must honour the user option C(node) for this user, so that servers can be started on a chosen node.
-requirements: [requests, websocket-client, kubernetes (with O(kubeconfig))]
-attributes:
-  check_mode:
-    support: none
-    description: It starts servers, so it is skipped in check mode.
+requirements: [kubernetes (with O(kubeconfig))]
+extends_documentation_fragment: [jhok.lab.hub, jhok.lab.hub.visitor]
 options:
-  url:
-    description: Address of the hub, for example V(http://172.16.0.100:30080).
-    type: str
-    required: true
-  user:
-    description: Name of the user who makes the journey. No person may have it; the record is removed at the end.
-    type: str
-    default: jhok-verify
-  password:
-    description: Password for the login page's form. Without it the user gets in with an API token.
-    type: str
-    default: ""
-  service_token:
-    description: API token of a hub service that may list, create and delete users and their servers and tokens.
-    type: str
-    required: true
   kubeconfig:
     description: Kubeconfig of the cluster; servers are then started on two nodes in turn and their pods looked at.
     type: path
@@ -48,14 +29,6 @@ options:
     type: list
     elements: str
     default: []
-  start_timeout:
-    description: Seconds until a server must be ready.
-    type: int
-    default: 300
-  stop_timeout:
-    description: Seconds until a server must be gone.
-    type: int
-    default: 90
   code_timeout:
     description: Seconds until a kernel must have started and run the code.
     type: int

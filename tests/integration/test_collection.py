@@ -122,3 +122,5 @@ def test_plugins_are_documented_where_they_are_installed(kind: str, installed: P
     documents: dict[str, Any] = json.loads(shown)
     assert sorted(documents) == names
     assert [name for name, document in documents.items() if not document.get("examples")] == []
+    if kind == "module":  # what it shares with others comes from a documentation fragment
+        assert {"url", "service_token", "user"} <= set(documents["jhok.lab.hub_journey"]["doc"]["options"])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -107,6 +110,27 @@ def documentation(path: Path, name: str) -> Any:  # noqa: ANN401
     return None
 
 
+@cache
+def module_documents() -> dict[str, dict[str, Any]]:
+    """Return the documentation of all modules by name, with that of their fragments."""
+    program = Path(sys.executable).with_name("ansible-doc")
+    names = [f"jhok.lab.{path.stem}" for path in MODULES]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    listed = subprocess.run([program, "--json", *names], cwd=ROOT, env=environment, check=True, capture_output=True)
+    return {name.rpartition(".")[2]: entry["doc"] for name, entry in json.loads(listed.stdout).items()}
+
+
+def declared_options(path: Path) -> dict[str, Any] | None:
+    """Return the argument spec that a module gives AnsibleModule; None when it is made elsewhere."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.keyword) and node.arg == "argument_spec":
+            try:
+                return dict(ast.literal_eval(node.value))
+            except ValueError:
+                return None
+    return None
+
+
 def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -179,7 +203,7 @@ def test_control_machine_is_left_to_its_user(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_modules_are_documented_and_their_examples_hold(path: Path) -> None:
-    document, examples = documentation(path, "DOCUMENTATION"), documentation(path, "EXAMPLES")
+    document, examples = module_documents()[path.stem], documentation(path, "EXAMPLES")
     assert document["module"] == path.stem
     assert "short_description" in document
     assert documentation(path, "RETURN")
@@ -195,6 +219,20 @@ def test_modules_are_documented_and_their_examples_hold(path: Path) -> None:
         given = {key for key in task[f"jhok.lab.{path.stem}"] or {} if key not in arguments}
         messages = [m for m in result.error_messages if not any(name in m for name in given)]
         assert messages == [], task["name"]
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if declared_options(path)], ids=lambda path: path.stem)
+def test_modules_take_what_they_document(path: Path) -> None:
+    declared = {
+        name: {key: value for key, value in option.items() if key not in ("no_log", "options")}
+        for name, option in (declared_options(path) or {}).items()
+    }
+    documented = argument_spec(module_documents()[path.stem]["options"])
+    for option in documented.values():
+        option.pop("options", None)
+        if option.get("default", "") is None:  # Ansible fills it in
+            del option["default"]
+    assert documented == declared
 
 
 def argument_spec(options: dict[str, Any]) -> dict[str, Any]:
