@@ -307,7 +307,9 @@ class Asker:
         asker: dict[str, Any] = {}
 
         def find() -> str:
-            pods.extend(self.api.list("v1", "Pod"))
+            # Pods of others on a cluster that is not ours may be nobody's to speak to.
+            for place in {namespace, "kube-system"}:
+                pods.extend(self.api.list("v1", "Pod", place))
             own = self.api.list("v1", "Pod", namespace, label_selector=selector)
             asker.update(next((pod for pod in own if condition(pod, "Ready")), {}))
             if not asker:

@@ -564,8 +564,19 @@ def _network_policies(settings: HubSettings) -> list[Object]:
     allowed = [{"to": [{"ipBlock": {"cidr": cidr}}]} for cidr in settings["user_allowed_cidrs"]]
     scrapers = [{"ipBlock": {"cidr": cidr}} for cidr in settings["scraper_cidrs"]]
     return [
-        # The hub reaches users' servers and the API server, whose address no policy can name.
-        policy("hub", [{"from": [proxy, user, *scrapers], "ports": ports(8081)}], [dns, world(METADATA_CIDR)]),
+        # No policy can name the API server's address, and with some network plugins (Cilium) no network holds pods or
+        # nodes.
+        policy(
+            "hub",
+            [{"from": [proxy, user, *scrapers], "ports": ports(8081)}],
+            [
+                dns,
+                {"to": [proxy], "ports": ports(8001)},
+                {"to": [user], "ports": ports(8888)},
+                {"ports": ports(443, 6443)},
+                world(METADATA_CIDR),
+            ],
+        ),
         policy(
             "proxy",
             [

@@ -46,7 +46,8 @@ _OURS = {
     "systemd",
 }
 _CONTROL_PORTS = (2379, 2380, 5000, 5001, 5002, 6443, 10257, 10259)
-_NODE_PORTS = (9100, 10250, 10256)
+_NODE_PORTS = (10250, 10256)
+_EXPORTER_PORT = 9100  # of every machine
 _NFS_PORTS = (111, 2049)
 # Monitoring's pod shares its machine's network; each port with the programs of ours that hold it.
 _MONITORING_PORTS: dict[int, tuple[str, ...]] = {
@@ -97,8 +98,14 @@ def _is_node(site: Site, host: str) -> bool:
     return _is_control_plane(site, host) or host in site.groups.get("kube_node", [])
 
 
+def _monitoring_node(site: Site) -> str:
+    return str(site.value(MONITORING_NODE) or next(iter(site.groups.get("kube_control_plane", [])), ""))
+
+
 def _system(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[str, Any]) -> Iterator[Problem]:
-    if site.value(MANAGE) is False and _is_node(site, host) and host not in site.groups.get("nfs_server", []):
+    # On the nodes of an existing cluster role monitoring installs packages, and nothing else does.
+    left_alone = site.value(MANAGE) is False and site.value(MONITORING) is False
+    if left_alone and _is_node(site, host) and host not in site.groups.get("nfs_server", []):
         return
     os_id, version = str(machine["os_id"]), str(machine["os_version"])
     if version not in SUPPORTED.get(os_id, ()):
@@ -184,16 +191,16 @@ def _identity(site: Site, host: str, machine: Mapping[str, Any]) -> Iterator[Pro
 
 
 def _ports(site: Site, host: str, machine: Mapping[str, Any]) -> Iterator[Problem]:
-    if site.value(MANAGE) is False:
-        return
+    managed, monitoring = (site.value(name) is not False for name in (MANAGE, MONITORING))
     wanted: set[int] = set()
-    if _is_node(site, host):
+    if managed and _is_node(site, host):
         wanted |= {*_NODE_PORTS, *(int(site.value(n)) for n in NODE_PORTS if str(site.value(n)).isdigit())}
-    if _is_control_plane(site, host):
+    if managed and _is_control_plane(site, host):
         wanted |= set(_CONTROL_PORTS)
-        if site.value(MONITORING) is not False:
-            wanted |= set(_MONITORING_PORTS)
-    if host in (site.groups.get("nfs_server") or site.groups.get("kube_control_plane", [])):
+    if monitoring:
+        wanted |= {_EXPORTER_PORT, *(_MONITORING_PORTS if host == _monitoring_node(site) else ())}
+    servers = site.groups.get("nfs_server") or (site.groups.get("kube_control_plane", []) if managed else [])
+    if host in servers:
         wanted |= set(_NFS_PORTS)
     for port, owner in sorted((int(p), str(o)) for p, o in machine["ports"].items()):
         if port in wanted and owner not in _MONITORING_PORTS.get(port, _OURS):
@@ -269,7 +276,7 @@ def _allocatable(site: Site, node: str, machine: Mapping[str, Any]) -> tuple[int
 
 def _retention(site: Site, machines: Machines) -> Iterator[Problem]:
     """Judge whether the disk that holds monitoring's figures is as large as they may become."""
-    node = str(site.value(MONITORING_NODE) or next(iter(site.groups.get("kube_control_plane", [])), ""))
+    node = _monitoring_node(site)
     path, limit = site.value(MONITORING_PATH), number_of(site.value(RETENTION_GB))
     if site.value(MONITORING) is False or node not in machines or not path or not limit:
         return

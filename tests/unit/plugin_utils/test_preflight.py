@@ -234,15 +234,27 @@ def test_a_worker_needs_no_port_of_the_control_plane() -> None:
     assert judged(worker={"ports": {"6443": "haproxy", "2049": "memcached"}}) == []
 
 
-def test_an_existing_cluster_is_judged_for_what_is_ours() -> None:
+def judged_existing(monitoring: bool, **worker: Any) -> list[str]:  # noqa: ANN401
     existing = site()
     existing.specs["kubernetes"] = {"kubernetes_manage": {"type": "bool"}}
+    existing.specs["monitoring"] = {"monitoring_enabled": {"type": "bool", "default": monitoring}}
     existing.given["master"]["kubernetes_manage"] = False
-    machines = {
-        "master": GOOD,
-        "gpu1": {**GOOD, **WORKER, "memory_mb": 100, "kernel": [], "os_id": "rocky", "architecture": "arm"},
-    }
-    assert judge_machines(existing, machines, LIMITS) == []
+    theirs = {"6443": "haproxy", "10250": "k3s", "30080": "nginx", "9790": "python", "2049": "memcached"}
+    changed = {"memory_mb": 100, "kernel": [], "architecture": "arm", "ports": theirs, **worker}
+    machines = {"master": GOOD, "gpu1": {**GOOD, **WORKER, **changed}}
+    return [str(problem) for problem in judge_machines(existing, machines, LIMITS)]
+
+
+def test_an_existing_cluster_is_judged_for_what_is_ours() -> None:
+    assert judged_existing(monitoring=True) == []
+    assert judged_existing(monitoring=False, os_id="rocky", ports={"9100": "node_exporter"}) == []
+
+
+def test_an_existing_cluster_is_judged_for_what_monitoring_needs() -> None:
+    (problem,) = judged_existing(monitoring=True, os_id="rocky")
+    assert "gpu1: operating system = rocky" in problem
+    (problem,) = judged_existing(monitoring=True, ports={"9100": "node_exporter"})
+    assert "gpu1: port = 9100" in problem
 
 
 def test_a_report_numbers_the_problems() -> None:
