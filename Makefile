@@ -61,10 +61,11 @@ unit: venv
 # themselves: a service that comes with a package is not left running.
 integration: venv
 	@missing=; command -v etcd >/dev/null || missing='etcd-server'; [ -x /usr/sbin/nft ] || missing="$$missing nftables"; \
+	[ -x /usr/sbin/squid ] || missing="$$missing squid"; \
 	for program in docker-registry openssl chromium restic zstd; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -q --no-install-recommends $$missing || exit; \
-	  [ ! -d /run/systemd/system ] || for unit in etcd docker-registry; do \
+	  [ ! -d /run/systemd/system ] || for unit in etcd docker-registry squid; do \
 	    case "$$missing" in *$$unit*) $(SUDO) systemctl disable --now $$unit;; esac; done; }
 	$(call stage,bundle,10 s; the first time 12 min to build Kubernetes and the images,$(PLAYBOOK) site.yml --tags bundle)
 	$(call stage,integration,8 min,pytest tests/integration -n 2 --dist loadfile $(PYTEST_ARGS))

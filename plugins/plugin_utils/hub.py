@@ -32,7 +32,7 @@ HUB_SECRETS = {
     "proxy-auth-token": "alphanumeric",
     "verify-token": "hex",
 }
-GITHUB_SECRET, PASSWORDS = "github-client-secret", "passwords.json"  # the one that the chosen sign-in needs
+GITHUB_SECRETS, PASSWORDS = ("github-client-secret", "github-proxy"), "passwords.json"  # as the sign-in needs them
 CONTROL_PLANE_LABELS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 CPU_GUARANTEE, GPU_RESOURCE = 0.1, "nvidia.com/gpu"  # of a size and a GPU type that say nothing of it
 METADATA_CIDR = "169.254.169.254/32"
@@ -51,7 +51,7 @@ class HubSettings(TypedDict):
     images: references by name: `hub`, `proxy` and those that environments name.
     node_port: port of every node on which the hub is reached.
     auth: `password`, `native` (who signed up besides the users, once an admin has approved them) or `github`.
-    github: `url`, `client_id`, `callback_url`, `ca` (PEM), `organizations`, `teams` (`org:team`); not the secret.
+    github: `url`, `client_id`, `callback_url`, `ca` (PEM), `organizations`, `teams` (`org:team`); not the secrets.
     users, admins: names that may sign in; admins need not be listed twice.
     uids: user numbers of homes; every other home's follows from its name.
     renamed_users: earlier names, by the names that the accounts have now.
@@ -166,12 +166,12 @@ def hub_secret_entries(users: list[str], admins: list[str], auth: str) -> list[O
 def hub_secrets(settings: HubSettings, secrets: Mapping[str, str]) -> list[Object]:
     """Return the hub's Secret.
 
-    `secrets` are the store's values by name, with GitHub also `github-client-secret` of the inventory under the same
+    `secrets` are the store's values by name, with GitHub also those of the inventory (`GITHUB_SECRETS`) under the same
     prefix. Raises KeyError for one that is missing.
     """
     data = {name: secrets[PREFIX + name] for name in HUB_SECRETS}
     if settings["auth"] == "github":
-        data[GITHUB_SECRET] = secrets[PREFIX + GITHUB_SECRET]
+        data |= {name: secrets[PREFIX + name] for name in GITHUB_SECRETS}
     else:
         people = hub_people(settings["users"], settings["admins"], settings["auth"])
         hashes = {name: secrets[f"{PREFIX}password-hash/{name}"] for name in people}
@@ -447,7 +447,7 @@ def _hub_deployment(settings: HubSettings, paths: list[str], checksum: str) -> O
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
         ],
     }
-    secret_names = [*sorted(HUB_SECRETS), GITHUB_SECRET if settings["auth"] == "github" else PASSWORDS]
+    secret_names = [*sorted(HUB_SECRETS), *(GITHUB_SECRETS if settings["auth"] == "github" else [PASSWORDS])]
     volumes = [
         {
             "name": "config",

@@ -10,6 +10,7 @@ import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from ansible_collections.jhok.lab.plugins.plugin_utils.alertmanager import RECEIVERS, receiver_faults
 from ansible_collections.jhok.lab.plugins.plugin_utils.hub import GITHUB_NAME, USERNAME_PATTERN, VERIFY_USER
+from ansible_collections.jhok.lab.plugins.plugin_utils.podnet import PRIVATE_CIDRS
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_files import Definition, Scan
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_values import (
     HIDDEN,
@@ -63,13 +65,14 @@ GITHUB_APP = ("jupyterhub_github_client_id", "jupyterhub_github_client_secret")
 GITHUB_URL = "jupyterhub_github_url"
 GITHUB_CALLBACK = "jupyterhub_github_callback_url"
 GITHUB_CA = "jupyterhub_github_ca"
+GITHUB_PROXY = "jupyterhub_github_proxy"
 GITHUB_ORGANIZATIONS = "jupyterhub_github_organizations"
 GITHUB_TEAMS = "jupyterhub_github_teams"
 USER_LISTS = ("jupyterhub_users", "jupyterhub_admins")
 UIDS, RENAMED_USERS = "jupyterhub_uids", "jupyterhub_renamed_users"
 RUNTIMES, DEFAULT_RUNTIME = "node_runtimes", "node_default_runtime"
 GUARD_PORTS, GUARD_POD_PORTS = "node_guard_ports", "node_guard_pod_ports"
-CIDR_LISTS = ("jupyterhub_user_allowed_cidrs", "node_guard_allowed_cidrs")
+GUARD, CIDR_LISTS = "node_guard", ("node_guard_allowed_cidrs", "jupyterhub_user_allowed_cidrs")
 ENVIRONMENTS, SIZES, GPUS = "jupyterhub_environments", "jupyterhub_sizes", "jupyterhub_gpus"
 IMAGES_CATALOGUE, IMAGES_EXTRA = "images_catalogue", "images_extra"
 HUB_URL = "jupyterhub_url"
@@ -120,6 +123,7 @@ READ = (
     GITHUB_URL,
     GITHUB_CALLBACK,
     GITHUB_CA,
+    GITHUB_PROXY,
     GITHUB_ORGANIZATIONS,
     GITHUB_TEAMS,
     *USER_LISTS,
@@ -184,6 +188,7 @@ _LEAST_UID, _LARGEST_UID, _NOBODY = 500, 2**31 - 1, 65534  # below, a server wou
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ORGANIZATION = r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}"
 _TEAM = rf"{_ORGANIZATION}:[a-z0-9][a-z0-9._-]*"  # both as in the team's address
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT])")
 _REFERENCE = re.compile(r"\S+@sha256:[0-9a-f]{64}")
@@ -686,6 +691,7 @@ def _sign_in_problems(site: Site) -> Iterator[Problem]:
     if certificates and "-----BEGIN CERTIFICATE-----" not in str(certificates):
         do = "write the CA's certificates as text (PEM), for example {{ lookup('file', '/etc/ssl/lab-ca.pem') }}"
         yield site.problem(GITHUB_CA, "not a certificate", do)
+    yield from _proxy_problems(site)
     for name, pattern, form in (
         (GITHUB_ORGANIZATIONS, _ORGANIZATION, "the name in the organization's address, and teams into " + GITHUB_TEAMS),
         (GITHUB_TEAMS, _TEAM, "organization:team, both as in the team's address"),
@@ -695,6 +701,61 @@ def _sign_in_problems(site: Site) -> Iterator[Problem]:
             if isinstance(item, str) and not re.fullmatch(pattern, item):
                 what = f"not the name of a GitHub {'team' if name == GITHUB_TEAMS else 'organization'}"
                 yield Problem(site.where(name), f"{name}[{number}]", show(item), what, f"write {form}")
+
+
+def _proxy_problems(site: Site) -> Iterator[Problem]:
+    """Judge the HTTP proxy between the hub and GitHub; nothing is shown of one that has a login."""
+    given = str(site.value(GITHUB_PROXY) or "").strip()
+    if not given:
+        return
+    shown = HIDDEN if _has_login(given) else show(given)
+    wrong = partial(Problem, site.where(GITHUB_PROXY), GITHUB_PROXY, shown)
+    do = "write it as http://proxy.example.org:3128, special characters of a password as %40 (@), %2F (/) and so on"
+    try:
+        parts = urlsplit(given)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        yield wrong("not the address of an HTTP proxy", do)
+        return
+    rest = parts.path.strip("/") or parts.query or parts.fragment or re.search(r"\s", given)
+    if parts.scheme != "http" or not _HOST.fullmatch(host) or rest:
+        yield wrong("not the address of an HTTP proxy", do)
+    elif not port:
+        yield wrong("its port is missing", "add it, for example :3128")
+    elif host == "localhost" or host.startswith("127."):
+        yield wrong("to the hub this is its own pod", "give the address by which other machines reach the proxy")
+    elif _is_closed(site, host):
+        what = "the nodes' guard keeps the hub's pod, like all others, from private networks"
+        yield wrong(what, f"add {host}/32 to {CIDR_LISTS[1]}")
+    if str(site.value(GITHUB_URL)).startswith("http:"):
+        what = f"a proxy is asked for encrypted connections only, and {GITHUB_URL} is none"
+        yield wrong(what, "write that as https://…, or remove this")
+
+
+def _has_login(proxy: object) -> bool:
+    return "@" in str(proxy)
+
+
+def _is_closed(site: Site, host: str) -> bool:
+    """Return whether the nodes' guard keeps pods from an address; of names nothing is known."""
+    try:
+        address = ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    if (
+        site.value(MANAGE) is False
+        or site.value(GUARD) is False
+        or host in (str(a) for _, a in addresses(site).values())
+    ):
+        return False
+    allowed = next((cidrs for cidrs in map(site.value, CIDR_LISTS) if isinstance(cidrs, list)), [])
+
+    def within(cidrs: Iterable[object]) -> bool:
+        with suppress(ValueError):  # judged elsewhere
+            return any(address in ipaddress.ip_network(str(cidr)) for cidr in cidrs)
+        return True
+
+    return within(PRIVATE_CIDRS) and not within(allowed)
 
 
 def _combination_problems(site: Site) -> Iterator[Problem]:
@@ -1021,6 +1082,8 @@ def _secret_problems(site: Site) -> Iterator[Problem]:
         for name, value in site.given.get(host, {}).items():
             found = site.definition(name, host)
             plain = found and not found.vaulted and not found.templated and name not in site.extra_vars
+            if name == GITHUB_PROXY and not _has_login(value):
+                continue
             by_name = name not in site.options and bool(_SECRET_NAME.search(name)) and isinstance(value, str)
             if found and plain and (by_name or has_secret(value, site.options.get(name, {}))):
                 what, do = "a secret in plain text", "encrypt it: ansible-vault encrypt_string"

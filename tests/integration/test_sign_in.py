@@ -5,24 +5,29 @@ from __future__ import annotations
 import copy
 import json
 import re
+import signal
 import ssl
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urljoin, urlsplit
 
 import pytest
 import requests
 from ansible_collections.jhok.lab.plugins.module_utils.hub_client import HubClient
 from github.server import FakeGitHub
 from hub import PAGES, TOKEN, free_port, running_hub, until
+from squid import Squid, running_squid
 
 pytestmark = pytest.mark.integration
 
 CONFIG = Path(__file__).with_name("sign_in_config.py")
 CLIENT_SECRET = "Secret-of-the-app-4711"
+OUTSIDE = "github.invalid"  # no name server knows it
+PROXY_PASSWORD = "Password/of@the-proxy-4711"
 NAMES = ["007bond", "octo-cat", "Octo-CAT2", "a", "a" * 39, "1-2-3", "x-y-z-0"]
 STATE: dict[str, Any] = {
     "client_id": "Iv1.physics",
@@ -87,17 +92,22 @@ class Browser(requests.Session):
         return self.decide(self.begin(), login)
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, proxy_command: str) -> Iterator[SimpleNamespace]:
-    directory = tmp_path_factory.mktemp("hub")
+@contextmanager
+def running_site(
+    directory: Path, proxy_command: str, host: str = "127.0.0.1", http_proxy: str = ""
+) -> Iterator[SimpleNamespace]:
+    """Run a GitHub that is called `host`, and a hub that reaches it through `http_proxy`, if one is given."""
     # A certificate that nobody else trusts, as those of a lab's own CA.
     key, certificate = directory / "key.pem", directory / "ca.pem"
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=GitHub Enterprise", "-days", "1"]
-    make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    make += ["-addext", f"subjectAltName=IP:127.0.0.1,DNS:{OUTSIDE}", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(make, check=True, capture_output=True)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
-    github = FakeGitHub(copy.deepcopy(STATE), tls=tls)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    state = {**copy.deepcopy(STATE), "callback_url": f"{url}/hub/oauth_callback"}
+    github = FakeGitHub(copy.deepcopy(state), tls=tls)
     github.start()
     settings = {
         **PAGES,
@@ -105,34 +115,40 @@ def hub(tmp_path_factory: pytest.TempPathFactory, proxy_command: str) -> Iterato
         "users": ["alice", *NAMES],
         "admins": ["Boss"],
         "github": {
-            "url": f"{github.url}/",
+            "url": f"https://{host}:{github.port}/",
             "client_id": STATE["client_id"],
-            "callback_url": "",
+            "callback_url": state["callback_url"],
             "ca": certificate.read_text(),
             "organizations": ["physics"],
             "teams": ["chemistry:laser-lab"],
         },
     }
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    settings["github"]["callback_url"] = STATE["callback_url"] = f"{url}/hub/oauth_callback"
+    secrets = {"github-client-secret": f"{CLIENT_SECRET}\n", "github-proxy": f"{http_proxy}\n"}
     (directory / "secrets").mkdir()
-    (directory / "secrets" / "github-client-secret").write_text(f"{CLIENT_SECRET}\n")
+    for name, secret in secrets.items():
+        (directory / "secrets" / name).write_text(secret)
     (directory / "settings.json").write_text(json.dumps(settings))
     try:
         with running_hub(directory, proxy_command, CONFIG, JHOK_CONFIG_DIR=str(directory), TEST_HUB_URL=url):
-            yield SimpleNamespace(url=url, directory=directory, github=github)
+            yield SimpleNamespace(url=url, directory=directory, github=github, state=state)
     finally:
         github.stop()
     log = (directory / "hub.log").read_text()
     assert CLIENT_SECRET not in log
+    assert not [form for form in (PROXY_PASSWORD, quote(PROXY_PASSWORD, safe="")) if form in log]
     assert "Traceback" not in log
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory, proxy_command: str) -> Iterator[SimpleNamespace]:
+    with running_site(tmp_path_factory.mktemp("hub"), proxy_command) as site:
+        yield site
 
 
 @pytest.fixture
 def github(hub: SimpleNamespace) -> FakeGitHub:
     """Give GitHub as it was in the beginning."""
-    hub.github.control(copy.deepcopy(STATE))
+    hub.github.control(copy.deepcopy(hub.state))
     return hub.github
 
 
@@ -146,6 +162,12 @@ def visitor(hub: SimpleNamespace) -> Browser:
 @pytest.fixture
 def browser(hub: SimpleNamespace, github: FakeGitHub) -> Browser:  # noqa: ARG001 - GitHub is to be as in the beginning
     return visitor(hub)
+
+
+def agreed(browser: Browser, github: FakeGitHub, login: str) -> dict[str, str]:
+    """Begin a sign-in and agree to it; returns with what GitHub sends the browser back, which it has not yet done."""
+    form = dict(re.findall(r'type="hidden" name="([^"]*)" value="([^"]*)"', browser.begin().text))
+    return {"code": github.code({**form, "login": login}), "state": form["state"]}
 
 
 def asked_again(browser: Browser, github: FakeGitHub, name: str) -> None:
@@ -316,15 +338,13 @@ def test_a_name_that_changed_hands(browser: Browser, hub: SimpleNamespace, githu
 
 @pytest.mark.parametrize("mode", ["error", "limited", "forbidden", "hang", "garbage", "refused"])
 def test_github_down_at_sign_in(browser: Browser, github: FakeGitHub, mode: str) -> None:
-    page = browser.begin()
-    form = dict(re.findall(r'type="hidden" name="([^"]*)" value="([^"]*)"', page.text))
-    code = github.code({**form, "login": "alice"})
+    answer = agreed(browser, github, "alice")
     if mode == "refused":
         github.stop()
     else:
         github.control({"mode": mode})
     try:
-        page = browser.get_page("/hub/oauth_callback", code=code, state=form["state"])
+        page = browser.get_page("/hub/oauth_callback", **answer)
         assert page.status_code == 503
         assert "GitHub does not answer properly" in page.text
         assert "try to sign in again in a few minutes" in page.text
@@ -387,9 +407,10 @@ def test_the_verify_user_comes_with_a_token_and_stays(hub: SimpleNamespace) -> N
         admin.delete_user("jhok-verify")
 
 
-def test_the_secret_is_in_its_file_alone(hub: SimpleNamespace) -> None:
-    """Neither in arguments nor in the environment of any process that a user's server could see."""
-    assert CLIENT_SECRET not in (hub.directory / "settings.json").read_text()
+def in_files_alone(hub: SimpleNamespace, *secrets: str) -> None:
+    """See that secrets are neither in arguments nor in the environment of a process that a user's server could see."""
+    settings = (hub.directory / "settings.json").read_text()
+    assert not [secret for secret in secrets if secret in settings]
     seen = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -398,4 +419,113 @@ def test_the_secret_is_in_its_file_alone(hub: SimpleNamespace) -> None:
         except OSError:  # it has ended
             continue
     assert len(seen) >= 2, "hub and proxy"
-    assert not [process for process in seen if CLIENT_SECRET.encode() in process]
+    assert not [secret for process in seen for secret in secrets if secret.encode() in process]
+
+
+def test_the_secret_is_in_its_file_alone(hub: SimpleNamespace) -> None:
+    in_files_alone(hub, CLIENT_SECRET)
+
+
+@pytest.fixture(scope="module")
+def firewall() -> Iterator[Squid]:
+    """Give the one machine that knows where GitHub is."""
+    logins = {"hub": PROXY_PASSWORD, "people": "theirs"}
+    with running_squid(free_port(), logins, {OUTSIDE: "127.0.0.1"}) as squid:
+        yield squid
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory: pytest.TempPathFactory, proxy_command: str, firewall: Squid) -> Iterator[SimpleNamespace]:
+    """Give a hub behind it."""
+    way = firewall.url(f"hub:{quote(PROXY_PASSWORD, safe='')}")
+    with running_site(tmp_path_factory.mktemp("inside"), proxy_command, OUTSIDE, way) as site:
+        yield site
+
+
+def person(site: SimpleNamespace, firewall: Squid) -> Browser:
+    """Return the browser of somebody who reaches GitHub, too."""
+    browser = visitor(site)
+    browser.proxies = {"https": firewall.url("people:theirs")}
+    return browser
+
+
+def test_without_a_proxy_there_is_no_way_to_github(tmp_path: Path, proxy_command: str, firewall: Squid) -> None:
+    with running_site(tmp_path, proxy_command, OUTSIDE) as site:
+        page = person(site, firewall).sign_in("alice")
+        assert page.status_code == 503
+        assert "GitHub does not answer properly (gaierror)" in page.text
+        assert site.github.tokens == {}
+
+
+@pytest.mark.parametrize("login", ["alice", "Quiet-Member", "teamer"])
+def test_sign_in_through_a_proxy(inside: SimpleNamespace, firewall: Squid, login: str) -> None:
+    before = len(firewall.passed())
+    browser = person(inside, firewall)
+    page = browser.sign_in(login)
+    assert (page.status_code, urlsplit(page.url).path) == (200, "/hub/home"), page.text
+    assert browser.who() == {"name": login.lower(), "admin": False}
+    asked_again(browser, inside.github, login.lower())
+    inside.github.control({"revoke": login})
+    stays_out(browser)
+    asked = f"200 CONNECT {OUTSIDE}:{inside.github.port} hub"
+    until(lambda: firewall.passed()[before:].count(asked) >= 4, "token and person, and the person again, twice")
+
+
+def test_nothing_but_github_is_asked_through_the_proxy(inside: SimpleNamespace, firewall: Squid) -> None:
+    browser = person(inside, firewall)
+    browser.sign_in("octo-cat")
+    firewall.stop()
+    try:
+        browser.get_page("/hub/spawn")
+        until(lambda: "/user/octo-cat/lab" in browser.get_page("/user/octo-cat/").url, "JupyterLab")
+        assert browser.who() == {"name": "octo-cat", "admin": False}
+    finally:
+        firewall.start()
+    targets = {line.split()[2] for line in firewall.passed() if line.endswith(" hub")}
+    assert targets == {f"{OUTSIDE}:{inside.github.port}"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "what"),
+    [
+        ("gone", "the HTTP proxy is not reached (ConnectionRefusedError)"),
+        ("refuses", "the HTTP proxy answers 407"),
+        ("hangs", "Timeout on the way through the HTTP proxy"),
+        ("github", "the HTTP proxy answers 503"),
+    ],
+)
+def test_a_proxy_that_lets_nobody_through(inside: SimpleNamespace, firewall: Squid, fault: str, what: str) -> None:
+    """Nobody gets in, but who is in stays, and the message tells an admin where to look."""
+    browser, other = person(inside, firewall), person(inside, firewall)
+    browser.sign_in("alice")
+    answer = agreed(other, inside.github, "Boss")
+    if fault == "github":
+        inside.github.stop()
+    elif fault == "hangs":
+        firewall.signal(signal.SIGSTOP)
+    else:
+        firewall.stop()
+    if fault == "refuses":
+        firewall.let_in({"hub": "changed", "people": "theirs"})
+        firewall.start()
+    try:
+        page = other.get_page("/hub/oauth_callback", **answer)
+        assert page.status_code == 503
+        assert what in page.text
+        assert other.who() is None
+        assert browser.who() == {"name": "alice", "admin": False}
+    finally:
+        if fault == "github":
+            inside.github.start()
+        elif fault == "hangs":
+            firewall.signal(signal.SIGCONT)
+        else:
+            firewall.stop()
+            firewall.let_in({"hub": PROXY_PASSWORD, "people": "theirs"})
+            firewall.start()
+    other.sign_in("Boss")
+    assert other.who() == {"name": "boss", "admin": True}
+
+
+def test_the_proxys_login_is_in_its_file_alone(inside: SimpleNamespace) -> None:
+    in_files_alone(inside, PROXY_PASSWORD, quote(PROXY_PASSWORD, safe=""))

@@ -20,16 +20,19 @@ GITHUB = {
 }
 
 
-def github(**settings: object) -> Config:
+CLASSES = (Authenticator, GitHubOAuthenticator, GitHubAuthenticator)
+
+
+def github(proxy: str = "", **settings: object) -> Config:
     config = Config()
-    secrets = {"github-client-secret": "s3cret\n"}
+    secrets = {"github-client-secret": "s3cret\n", "github-proxy": proxy}
     configure(config, {"auth": "github", "users": ["Ann"], "admins": [], "github": {**GITHUB, **settings}}, secrets.get)
     return config
 
 
 def test_every_setting_for_github_exists() -> None:
     config = github()
-    known = {cls.__name__: cls.class_traits(config=True) for cls in (Authenticator, GitHubOAuthenticator)}
+    known = {cls.__name__: cls.class_traits(config=True) for cls in CLASSES}
     assert config.JupyterHub == {"authenticator_class": GitHubAuthenticator}
     assert set(config) == {*known, "JupyterHub"}
     assert [f"{s}.{name}" for s in known for name in config[s] if name not in known[s]] == []

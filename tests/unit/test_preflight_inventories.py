@@ -118,11 +118,24 @@ def test_the_base_is_fine(tmp_path: Path) -> None:
             "jupyterhub_github_client_secret: '{{ \"s\" * 40 }}'\njupyterhub_admins: [Octo-Cat, '007']\n"
             "jupyterhub_github_url: https://github.example.org/\njupyterhub_github_teams: [Physics:laser_lab]\n"
         },
+        {
+            "add": "jupyterhub_auth: github\njupyterhub_github_client_id: Iv1.0\n"
+            "jupyterhub_github_client_secret: '{{ \"s\" * 40 }}'\njupyterhub_admins: [carol]\n"
+            "jupyterhub_github_proxy: http://10.1.2.3:3128\njupyterhub_user_allowed_cidrs: [10.1.0.0/16]\n"
+        },
         {"add": "jupyterhub_auth: native\njupyterhub_admins: [carol]\n"},
         {"add": "monitoring_enabled: false\nmonitoring_ui: grafana\nmonitoring_scrape_interval: 0\n"},
         {"add": "storage_nfs_server: nas.example.org\njupyterhub_address: hub.example.org\nsite_epoch: 2026-11\n"},
     ],
-    ids=["homes elsewhere", "existing cluster", "GitHub", "sign-up", "no monitoring", "overrides of what is shared"],
+    ids=[
+        "homes elsewhere",
+        "existing cluster",
+        "GitHub",
+        "GitHub behind a proxy",
+        "sign-up",
+        "no monitoring",
+        "overrides of what is shared",
+    ],
 )
 def test_what_a_site_may_do_otherwise_is_fine(change: dict[str, Any], tmp_path: Path) -> None:
     assert judge_inventory(materialise(tmp_path, change)) == []
@@ -155,6 +168,18 @@ def test_a_secret_in_plain_text_is_a_warning_without_its_value(tmp_path: Path) -
     assert "all.yml:3: ansible_become_password" in str(problem)
     assert "ansible-vault" in str(problem)
     assert "hunter2" not in str(problem)
+
+
+@pytest.mark.parametrize("port", ["3128", "none"])
+def test_a_proxys_login_is_a_secret(port: str, tmp_path: Path) -> None:
+    case = {**next(case for case in TABLE["cases"] if case["id"] == "github-proxy-scheme")}
+    case["add"] = f"jupyterhub_users: [a]\njupyterhub_github_proxy: http://lab:hunter2@proxy.example.org:{port}"
+    found = judge_inventory(materialise(tmp_path, case))
+    texts = [str(problem) for problem in found if problem.warning]
+    assert len(texts) == 1
+    assert "all.yml:5: jupyterhub_github_proxy = (hidden)\n   a secret in plain text" in texts[0]
+    assert [problem.value for problem in found if not problem.warning] == ([] if port == "3128" else ["(hidden)"])
+    assert not [problem for problem in found if "hunter2" in str(problem)]
 
 
 def test_a_vaulted_secret_is_no_warning(tmp_path: Path) -> None:

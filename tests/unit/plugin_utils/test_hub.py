@@ -28,7 +28,7 @@ LAB: HubSettings = yaml.safe_load((GOLDEN / "lab-settings.yml").read_text())
 
 def secrets(settings: HubSettings) -> dict[str, str]:
     entries = hub_secret_entries(settings["users"], settings["admins"], settings["auth"])
-    names = [*(entry["name"] for entry in entries), "jupyterhub/github-client-secret"]
+    names = [*(entry["name"] for entry in entries), "jupyterhub/github-client-secret", "jupyterhub/github-proxy"]
     return {name: f"value of {name}" for name in names}
 
 
@@ -70,21 +70,18 @@ def test_the_hub_gets_hashes_and_no_password() -> None:
     assert not [text for text in texts.values() if "jupyterhub/password/" in text]
 
 
-def test_github_needs_its_secret_and_no_passwords() -> None:
+def test_github_needs_its_secrets_and_no_passwords() -> None:
     settings: HubSettings = {**LAB, "auth": "github", "users": ["Octo-Cat"]}
     assert not [entry for entry in hub_secret_entries(["Octo-Cat"], [], "github") if "password" in entry["name"]]
     [secret] = hub_secrets(settings, secrets(settings))
     assert "passwords.json" not in secret["data"]
-    assert base64.b64decode(secret["data"]["github-client-secret"]) == b"value of jupyterhub/github-client-secret"
-    text = json.dumps(objects(settings))
-    assert "value of jupyterhub/github-client-secret" not in text
-    assert {"key": "github-client-secret", "path": "secrets/github-client-secret"} in next(
-        source["secret"]["items"]
-        for source in find(objects(settings), "Deployment", "hub")["spec"]["template"]["spec"]["volumes"][0][
-            "projected"
-        ]["sources"]
-        if "secret" in source
-    )
+    pod = find(objects(settings), "Deployment", "hub")["spec"]["template"]["spec"]
+    sources = pod["volumes"][0]["projected"]["sources"]
+    [files] = [source["secret"]["items"] for source in sources if "secret" in source]
+    for name in ("github-client-secret", "github-proxy"):
+        assert base64.b64decode(secret["data"][name]) == f"value of jupyterhub/{name}".encode()
+        assert f"value of jupyterhub/{name}" not in json.dumps(objects(settings))
+        assert {"key": name, "path": f"secrets/{name}"} in files
 
 
 @pytest.mark.parametrize("auth", ["password", "native"])

@@ -13,14 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hub_tunnel
 from hub_spawner import USERNAME_PATTERN, VERIFY_USER
 from jupyterhub.auth import Authenticator
 from jupyterhub.handlers import BaseHandler
 from oauthenticator.github import GitHubOAuthenticator
 from oauthenticator.oauth2 import OAuthCallbackHandler
-from tornado.httpclient import HTTPClientError
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from tornado.web import HTTPError
-from traitlets import Dict
+from traitlets import Dict, Unicode, default
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,9 +128,17 @@ class GitHubAuthenticator(GitHubOAuthenticator):
     revoked, no member any more); while GitHub is down they stay, and it is asked again after `pause`.
     """
 
+    proxy = Unicode(help="Address of the HTTP proxy that leads to GitHub, with its login; empty without one").tag(
+        config=True
+    )
+
     callback_handler = CallbackHandler
     pause = 60.0  # seconds
     _paused_until = 0.0
+
+    @default("http_client")
+    def _way_to_github(self) -> AsyncHTTPClient:
+        return hub_tunnel.client(self.proxy) if self.proxy else AsyncHTTPClient()
 
     @property
     def site_url(self) -> str:
@@ -203,7 +212,7 @@ def configure(c: Config, settings: dict[str, Any], secret: Callable[[str], str])
     c.Authenticator.auth_refresh_age = REFRESH_SECONDS
     c.Authenticator.auth_refresh_strict = True  # who is signed out is so in a server that still runs, too
     if settings["auth"] == "github":
-        _configure_github(c, settings["github"], secret("github-client-secret").strip())
+        _configure_github(c, settings["github"], secret)
         return
     c.Authenticator.allowed_users |= {VERIFY_USER}
     c.JupyterHub.authenticator_class = PasswordAuthenticator
@@ -221,13 +230,14 @@ def trust(certificates: str) -> Path:
     return path
 
 
-def _configure_github(c: Config, github: dict[str, Any], client_secret: str) -> None:
+def _configure_github(c: Config, github: dict[str, Any], secret: Callable[[str], str]) -> None:
     c.JupyterHub.authenticator_class = GitHubAuthenticator
     c.Authenticator.enable_auth_state = True  # the token, encrypted, to ask again
     c.Authenticator.refresh_pre_spawn = False  # a start never waits for GitHub
     c.GitHubOAuthenticator.github_url = github["url"].rstrip("/")
     c.GitHubOAuthenticator.client_id = github["client_id"]
-    c.GitHubOAuthenticator.client_secret = client_secret
+    c.GitHubOAuthenticator.client_secret = secret("github-client-secret").strip()
+    c.GitHubAuthenticator.proxy = secret("github-proxy").strip()
     c.GitHubOAuthenticator.oauth_callback_url = github["callback_url"]
     trusted = {"ca_certs": str(trust(github["ca"]))} if github["ca"] else {}
     c.GitHubOAuthenticator.http_request_kwargs = {**GITHUB_SECONDS, **trusted}
