@@ -300,7 +300,9 @@ def judge(used: str, text: str, *, root_may: bool) -> str:
     if int(owner) != NOBODY:
         raise ProbeError(f"what user number {NOBODY} makes there belongs to {owner}: export it without all_squash")
     if root != "is refused" and not root_may:
-        raise ProbeError(f"a user makes a directory of mode 0700, and root of this node {root}: export it with root_squash")
+        raise ProbeError(
+            f"a user makes a directory of mode 0700, and root of this node {root}: export it with root_squash"
+        )
     return f"same text back; root of this node {root}"
 
 
@@ -312,7 +314,9 @@ def use(source: str, options: list[str], timeout: int, *, root_may: bool = False
     try:
         run(["mount", "-t", "nfs", "-o", ",".join(chosen), source, target], timeout)
         # In a process of its own, because a dead server blocks whoever touches the mount.
-        used = run([sys.executable, "-c", USE, f"{target}/homes", f".jhok-verify-{text[:8]}", text, str(NOBODY)], timeout)
+        used = run(
+            [sys.executable, "-c", USE, f"{target}/homes", f".jhok-verify-{text[:8]}", text, str(NOBODY)], timeout
+        )
     finally:
         remove(target, timeout)
     return judge(used, text, root_may=root_may)

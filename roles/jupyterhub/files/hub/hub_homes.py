@@ -11,9 +11,9 @@ FIRST_UID, UIDS = 0x70000000, 268_000_000
 VOLUME = "homes"
 USAGE = "/run/jhok/home"  # where images/singleuser's home-usage looks
 
-# Makes the home before the kubelet would, which is root and so nobody on the NFS server. It runs as the user: whoever makes a
-# directory owns it. The home appears under its name only when it is complete, so an interrupted run is completed by the
-# next. Users see nothing above their own home.
+# Makes the home before the kubelet would, which is root and so nobody on the NFS server. It runs as the user, since
+# whoever makes a directory owns it. The home appears under its name only when it is complete, so an interrupted run is
+# completed by the next. Users see nothing above their own home.
 MAKE_HOME = """\
 set -eu
 umask 077
@@ -21,7 +21,7 @@ cd /volume
 fail() { echo "The home directory homes/$HOME_NAME on the NFS server cannot be used: $1" >&2; exit 1; }
 closed() { fail "user number $HOME_UID cannot add to $1. If that is not permitted: chmod 1733 $1, on the server."; }
 [ ! -L homes ] || fail "homes is a symbolic link."
-[ -d homes ] || fail "there is no homes. An admin makes it on the server, in the exported directory: mkdir -m 1733 homes."
+[ -d homes ] || fail "there is no homes. An admin makes it there, in the exported directory: mkdir -m 1733 homes."
 cd homes
 [ ! -L "$HOME_NAME" ] || fail "it is a symbolic link."
 if [ -d "$HOME_NAME" ]; then
