@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.jhok.lab.plugins.plugin_utils.rules import CERTIFICATE_DAYS, DISKS
+from ansible_collections.jhok.lab.plugins.plugin_utils.rules import CERTIFICATE_DAYS, DISKS, quotas_in_use
 
 LEVELS = OK, WARNING, CRITICAL = ("ok", "warning", "critical")  # of a threshold or a word
 KINDS = ("timeseries", "stat", "gauge", "bar", "table")
@@ -638,15 +638,16 @@ def _users(settings: Mapping[str, Any]) -> Dashboard:
             )
         ]
         if settings.get("quotas"):
-            quota = f"max by (user) (jhok_home_bytes{chosen}) / max by (user) (jhok_home_quota_bytes{chosen})"
-            columns.append(Query(_or_nobody(f"max by (user) (jhok_home_quota_bytes{chosen})"), "Quota", "bytes"))
+            columns += _quota_columns(chosen)
+            own, shared = quotas_in_use(chosen.strip("{}"))
+            named = f'label_join(label_replace({shared}, "how", "(shared)", "", ""), "user", " ", "shared", "how")'
             homes.append(
                 Panel(
                     "Homes by share of the quota",
-                    (Query(_top(quota), "{{user}}"),),
+                    (Query(_top(f"{own} or max by (user) ({named})"), "{{user}}"),),
                     "ratio",
                     "bar",
-                    "How much of its quota each home takes; the 20 fullest.",
+                    "How much of its quota each home takes; the 20 fullest. Homes that share a quota are one.",
                     height=10,
                 )
             )
@@ -860,6 +861,15 @@ def _homes_measured(settings: Mapping[str, Any]) -> bool:
     return bool(settings.get("homes_measured", settings["nfs_address"]))
 
 
+def _quota_columns(chosen: str = "") -> list[Query]:
+    """Return columns on each home's quota; one that is shared is the same for all who share it."""
+    share = f"max by (user) (jhok_home_quota_used_bytes{chosen} / jhok_home_quota_bytes)"
+    return [
+        Query(_or_nobody(f"max by (user) (jhok_home_quota_bytes{chosen})"), "Quota", "bytes"),
+        Query(_or_nobody(share), "Quota in use", "ratio"),
+    ]
+
+
 def _homes_gauge() -> Panel:
     return Panel(
         "Homes' disk",
@@ -978,7 +988,7 @@ def _homes_row(settings: Mapping[str, Any]) -> Row:
         Query(_or_nobody("max by (user) (jhok_home_files)"), "Files"),
     ]
     if settings.get("quotas"):
-        columns.insert(1, Query(_or_nobody("max by (user) (jhok_home_quota_bytes)"), "Quota", "bytes"))
+        columns[1:1] = _quota_columns()
     return Row(
         "Homes",
         (

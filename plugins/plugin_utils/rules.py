@@ -228,13 +228,14 @@ def _alerts(settings: Mapping[str, Any]) -> Iterator[Rule]:
         "10m",
     )
     if settings.get("quotas"):
+        whose = "{{ if $labels.shared }}group {{ $labels.shared }}{{ else }}{{ $labels.user }}{{ end }}"
         yield alert(
             "HomeNearlyFull",
             "warning",
-            f"max by (user) (jhok_home_bytes) / max by (user) (jhok_home_quota_bytes) > {_QUOTA_USED}",
-            "The home of {{ $labels.user }} is nearly full",
-            "The home of {{ $labels.user }} takes {{ $value | humanizePercentage }} of its quota. When it is full, "
-            "nothing more can be saved in it.",
+            f"({' or '.join(quotas_in_use())}) > {_QUOTA_USED}",
+            f"The home of {whose} is nearly full",
+            f"The home of {whose} takes "
+            "{{ $value | humanizePercentage }} of its quota. When it is full, nothing more can be saved in it.",
             "30m",
         )
     yield alert(
@@ -336,6 +337,19 @@ def _alerts(settings: Mapping[str, Any]) -> Iterator[Rule]:
         "nothing to ask for {{ $labels.job }}{{ end }} for more than 5 minutes. Panels and alerts that need it are "
         "blind.",
         "5m",
+    )
+
+
+def quotas_in_use(matchers: str = "") -> tuple[str, str]:
+    """Return queries for the share in use of each quota: of one home's, by `user`, and of several homes', by `shared`.
+
+    `matchers` choose among the homes.
+    """
+    used = "jhok_home_quota_used_bytes"
+    chosen = f",{matchers}" if matchers else ""
+    return (
+        f'max by (user) ({used}{{shared=""{chosen}}} / jhok_home_quota_bytes)',
+        f'max by (shared) ({used}{{shared!=""{chosen}}} / jhok_home_quota_bytes)',
     )
 
 

@@ -2,7 +2,7 @@
 
 `jhok_metrics.py machine` writes jhok.prom: expiry of Kubernetes' certificates, GPUs, and where the homes are, their
 file system and how long a write to it takes. `jhok_metrics.py homes` writes jhok_homes.prom: the size of every home,
-which takes long where there is much, and its limit, where role nfs_server has set one. The configuration is
+which takes long where there is much, and its quota, where role nfs_server has set one. The configuration is
 /etc/jhok/metrics.json: `directory` (where the node exporter reads) and `homes` (directory of all homes; empty on a
 machine that has none).
 
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 CONFIG = Path("/etc/jhok/metrics.json")
 QUOTA_STATE = Path("/var/lib/jhok/quota.json")  # what role nfs_server's jhok_quota.py knows
@@ -90,8 +91,11 @@ def homes_page(homes: Path) -> Page:
     page.gauge("jhok_home_bytes", about, (({"user": name}, value) for name, value in used.items()))
     about = "Files and directories in a home."
     page.gauge("jhok_home_files", about, (({"user": name}, value) for name, value in files.items()))
+    quotas = known_quotas(names)
     about = "What a home may hold, in bytes; homes that share a quota may hold it together."
-    page.gauge("jhok_home_quota_bytes", about, (({"user": name}, limit) for name, limit in limits(names).items()))
+    page.gauge("jhok_home_quota_bytes", about, ((labels, quota["limit"]) for labels, quota in quotas))
+    about = "What counts towards a home's quota, in bytes; where it is shared, what all these homes hold."
+    page.gauge("jhok_home_quota_used_bytes", about, ((labels, quota["used"]) for labels, quota in quotas))
     about = "When the homes were measured, in seconds since 1970."
     page.gauge("jhok_homes_scan_timestamp_seconds", about, [({}, round(time.time(), 3))])
     about = "How long the measuring of all homes took, in seconds."
@@ -99,8 +103,8 @@ def homes_page(homes: Path) -> Page:
     return page
 
 
-def limits(names: Sequence[str]) -> dict[str, int]:
-    """Return the limits of these homes in bytes, by name; a home without one is left out.
+def known_quotas(names: Sequence[str]) -> list[tuple[dict[str, str], dict[str, Any]]]:
+    """Return the quotas of these homes as role nfs_server knows them, with labels; a home without one is left out.
 
     Raises:
         OSError: the file is there and cannot be read.
@@ -113,7 +117,12 @@ def limits(names: Sequence[str]) -> dict[str, int]:
         return {}
     except KeyError as error:
         raise ValueError(f"{QUOTA_STATE} has no {error}") from None
-    return {name: homes[name]["limit"] for name in names if homes.get(name, {}).get("limit") is not None}
+    found = []
+    for name in names:
+        quota = homes.get(name, {})
+        if quota.get("limit") is not None:
+            found.append(({"user": name, **({"shared": quota["shared"]} if quota["shared"] else {})}, quota))
+    return found
 
 
 def disk_usage(directory: Path, names: Sequence[str], unit: str) -> dict[str, int]:

@@ -104,6 +104,7 @@ def test_what_a_site_has_not_is_left_out() -> None:
     missing = {
         "jhok_home_bytes",
         "jhok_home_quota_bytes",
+        "jhok_home_quota_used_bytes",
         "jhok_homes_filesystem_size_bytes",
         "jhok_gpu_utilization_ratio",
         "node_nfsd_requests_total",

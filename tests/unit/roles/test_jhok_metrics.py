@@ -80,14 +80,21 @@ def test_no_homes_yet(machine: Path) -> None:
     }
 
 
-def test_limits_of_homes(machine: Path) -> None:
-    for name in ("alice", "bob", "new"):
+def test_quotas_of_homes(machine: Path) -> None:
+    for name in ("alice", "bob", "carol", "dan", "new"):
         (machine / "data/homes" / name).mkdir()
-    homes = {"alice": {"limit": 5 * MIB}, "bob": {"limit": None}, "gone": {"limit": MIB}}
+    own = {"used": 3 * MIB, "limit": 5 * MIB, "shared": None}
+    together = {"used": 7 * MIB, "limit": 9 * MIB, "shared": "class"}
+    homes = {"alice": own, "bob": {**own, "limit": None}, "carol": together, "dan": together, "gone": own}
     (machine / "quota.json").write_text(json.dumps({"mode": "enforce", "time": 1, "homes": homes}))
     assert jhok_metrics.main(["homes"]) == 0
     told = {key: value for key, value in samples(machine, "jhok_homes.prom").items() if "quota" in key[0]}
-    assert told == {("jhok_home_quota_bytes", "alice"): 5 * MIB}
+    assert told == {
+        ("jhok_home_quota_bytes", "alice"): 5 * MIB,
+        ("jhok_home_quota_used_bytes", "alice"): 3 * MIB,
+        **{("jhok_home_quota_bytes", name, "class"): 9 * MIB for name in ("carol", "dan")},
+        **{("jhok_home_quota_used_bytes", name, "class"): 7 * MIB for name in ("carol", "dan")},
+    }
 
 
 def test_limits_that_cannot_be_read_are_no_missing_limits(machine: Path) -> None:
