@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import textwrap
@@ -15,6 +16,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.jhok.lab.plugins.module_utils import images
+from hub import free_port
+from playwright.sync_api import Browser, expect, sync_playwright
 
 pytestmark = pytest.mark.integration
 
@@ -22,7 +25,6 @@ IMAGE = "localhost/jhok/singleuser:latest"
 PODMAN = images.podman_command(Path("/sys/fs/cgroup/cgroup.controllers").exists(), shutil.which("runc") is not None)
 LIMITS = ["--ulimit=nofile=16384:16384", "--ulimit=nproc=32768:32768", "--pids-limit=0"]
 UID, GID = 4242, 100
-BASE = "http://127.0.0.1:8888/user/ada"
 TIMEOUT = 60
 
 
@@ -45,13 +47,26 @@ def podman(*arguments: str, stdin: str = "", check: bool = True) -> str:
 class Box:
     """A running container of the image, with a home on this machine."""
 
-    def __init__(self, home: Path, *environment: str) -> None:
+    def __init__(self, home: Path, *environment: str, usage: Path | None = None, port: int = 0) -> None:
+        """Start it.
+
+        Args:
+            home: directory of the home.
+            environment: variables besides those that a server needs.
+            usage: directory in which the NFS server says how full the home is.
+            port: where a browser on this machine finds it; without one it has no network.
+
+        """
         self.home = home
+        self.base = f"http://127.0.0.1:{port or 8888}/user/ada"
+        mounts = [f"--volume={home}:/home/ada", *([f"--volume={usage}:/run/jhok/home:ro"] if usage else [])]
         self.name = podman(
-            *("run", "--detach", "--network=none", "--cap-drop=all", "--security-opt=no-new-privileges", *LIMITS),
-            *(f"--user={UID}:{GID}", "--passwd=false", f"--volume={home}:/home/ada", "--env=HOME=/home/ada"),
+            *("run", "--detach", f"--network={'host' if port else 'none'}", *LIMITS, *mounts),
+            *("--cap-drop=all", "--security-opt=no-new-privileges"),
+            *(f"--user={UID}:{GID}", "--passwd=false", "--env=HOME=/home/ada"),
             *(f"--env={value}" for value in ("NB_USER=ada", "JUPYTER_TOKEN=t", *environment)),
-            *(IMAGE, "jupyter-lab", "--no-browser", "--ip=127.0.0.1", "--ServerApp.base_url=/user/ada/"),
+            *(IMAGE, "jupyter-lab", "--no-browser", "--ip=127.0.0.1", f"--port={port or 8888}"),
+            "--ServerApp.base_url=/user/ada/",
         ).strip()
 
     def run(self, *command: str, stdin: str = "", check: bool = True) -> str:
@@ -66,13 +81,13 @@ class Box:
     def get(self, path: str) -> str:
         """Return the page at `path` below the server's address, as curl shows it with its headers."""
         join = "&" if "?" in path else "?"
-        return self.run("curl", "-sSi", "--max-time", str(TIMEOUT), f"{BASE}{path}{join}token=t")
+        return self.run("curl", "-sSi", "--max-time", str(TIMEOUT), f"{self.base}{path}{join}token=t")
 
     def wait_until_ready(self) -> None:
         """Wait for the server; when it does not come, show its log."""
         retry = ["--retry", "120", "--retry-delay", "1", "--retry-all-errors", "--retry-max-time", str(TIMEOUT)]
         try:
-            self.run("curl", "-sSf", *retry, f"{BASE}/api")
+            self.run("curl", "-sSf", *retry, f"{self.base}/api")
         except pytest.fail.Exception:
             pytest.fail(podman("logs", self.name), pytrace=False)
 
@@ -267,7 +282,7 @@ def test_connection_files_do_not_outlive_the_container(box: Box) -> None:
 
 def test_deleted_files_are_gone(box: Box) -> None:
     box.sh("echo x > bin-me.txt")
-    box.run("curl", "-sSf", "-X", "DELETE", "-H", "Authorization: token t", f"{BASE}/api/contents/bin-me.txt")
+    box.run("curl", "-sSf", "-X", "DELETE", "-H", "Authorization: token t", f"{box.base}/api/contents/bin-me.txt")
     assert box.sh("find ~ -name 'bin-me*'") == ""
 
 
@@ -284,7 +299,7 @@ def test_vscode_answers_below_the_server_on_a_socket_of_the_users_own(box: Box) 
 
 
 def test_vscode_takes_a_strangers_request_nowhere(box: Box) -> None:
-    answer = box.run("curl", "-sSi", f"{BASE}/vscode/?folder=/home/ada")
+    answer = box.run("curl", "-sSi", f"{box.base}/vscode/?folder=/home/ada")
     assert answer.startswith("HTTP/1.1 302")
     assert "/login" in answer
 
@@ -299,9 +314,153 @@ def test_vscode_is_seeded_once_and_keeps_its_data_in_the_home(box: Box) -> None:
     # A server that dies comes back with the next request, and takes what it finds.
     box.sh("kill -9 $(pgrep -f [o]ut/node/entry.js)")
     retry = ("--retry", "30", "--retry-delay", "1", "--retry-all-errors")
-    assert "workbench" in box.run("curl", "-sSf", *retry, f"{BASE}/vscode/?folder=/home/ada&token=t")
+    assert "workbench" in box.run("curl", "-sSf", *retry, f"{box.base}/vscode/?folder=/home/ada&token=t")
     assert box.run("cat", f"{data}/User/settings.json") == "{}\n"
     assert box.sh(f"ls -d {data}/extensions; find ~ -type s").strip() == f"{data}/extensions"
+
+
+# ---------------------------------------------------------------------------------------------- how full the home is
+
+GB = 1024**3
+
+
+@pytest.fixture
+def usage(tmp_path: Path) -> Path:
+    """Make the directory in which the NFS server says how full the home is; it says nothing yet."""
+    path = tmp_path / "usage"
+    path.mkdir(mode=0o755)
+    return path
+
+
+def say(usage: Path, used: float, shared: str | None = None) -> None:
+    """Say how many GB are in use, in one step, as the NFS server does."""
+    new = usage / "home.new"
+    new.write_text(json.dumps({"used": int(used * GB), "limit": 20 * GB, "shared": shared, "time": 1}))
+    new.chmod(0o644)
+    new.replace(usage / "home.json")
+
+
+@pytest.fixture
+def quota_box(tmp_path: Path, usage: Path) -> Iterator[Box]:
+    """A user's server that a browser finds, where homes have quotas."""
+    running = Box(owned(make_home(tmp_path / "ada")), usage=usage, port=free_port())
+    running.wait_until_ready()
+    yield running
+    running.remove()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.fail("chromium is not installed: apt-get install chromium.", pytrace=False)
+    expect.set_options(timeout=TIMEOUT * 1000)
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+        instance = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield instance
+        instance.close()
+
+
+class Status:
+    """JupyterLab's status bar and notices, in a page whose clock is ours."""
+
+    def __init__(self, browser: Browser, box: Box, locale: str) -> None:
+        self.page = browser.new_page(locale=locale)
+        self.page.clock.install()
+        with self._asked():
+            self.page.goto(f"{box.base}/lab?token=t", timeout=TIMEOUT * 1000)
+        self.item = self.page.locator("#jhok-home")
+        self.notices = self.page.locator(".Toastify__toast")
+
+    def _asked(self) -> Any:  # noqa: ANN401
+        return self.page.expect_response(lambda answer: "/jhok/home?" in answer.url, timeout=TIMEOUT * 1000)
+
+    def a_minute_later(self) -> None:
+        """Let a minute pass, after which the page asks again."""
+        with self._asked() as answer:
+            self.page.clock.fast_forward(61_000)
+        assert answer.value.ok
+
+    def colour(self) -> str:
+        """Return the colour behind the item."""
+        return str(self.item.evaluate("item => getComputedStyle(item).backgroundColor"))
+
+
+def test_the_status_bar_follows_how_full_the_home_is(browser: Browser, quota_box: Box, usage: Path) -> None:
+    status = Status(browser, quota_box, "en-GB")
+    item, notices = status.item, status.notices
+    expect(status.page.locator("#jp-main-statusbar")).to_contain_text("Launcher")
+    assert item.count() == 0
+
+    say(usage, 3.1)
+    status.a_minute_later()
+    expect(item).to_have_text("Home: 3.1 of 20.0 GB")
+    expect(item).to_be_visible()
+    assert "du -xh" in str(item.get_attribute("title"))
+    plain = status.colour()
+    assert notices.count() == 0
+
+    say(usage, 18.9)
+    status.a_minute_later()
+    expect(item).to_have_text("Home: 18.9 of 20.0 GB, nearly full")
+    expect(notices).to_have_text([re.compile("Your home is nearly full.+tail$")])
+    nearly = status.colour()
+
+    say(usage, 20)
+    status.a_minute_later()
+    expect(item).to_have_text("Home: 20.0 of 20.0 GB, full")
+    expect(notices).to_have_text([re.compile("Your home is full.+tail$")])
+    assert len({plain, nearly, status.colour()}) == 3
+
+    notices.get_by_role("button").click()
+    expect(notices).to_have_count(0)
+    for used in (20.1, 20.2):
+        say(usage, used)
+        status.a_minute_later()
+        expect(item).to_have_text(f"Home: {used} of 20.0 GB, full")
+    assert notices.count() == 0  # who has been told is not told again
+
+    say(usage, 18.5)
+    status.a_minute_later()
+    expect(item).to_have_text("Home: 18.5 of 20.0 GB, nearly full")
+    say(usage, 20)
+    status.a_minute_later()
+    expect(notices).to_have_text([re.compile("Your home is full")])
+
+    say(usage, 2)
+    status.a_minute_later()
+    expect(item).to_have_text("Home: 2.0 of 20.0 GB")
+    expect(notices).to_have_count(0)
+    assert status.colour() == plain
+
+    (usage / "home.json").unlink()
+    status.a_minute_later()
+    expect(item).to_be_hidden()
+
+
+def test_the_status_bar_speaks_chinese_and_names_who_shares(browser: Browser, quota_box: Box, usage: Path) -> None:
+    say(usage, 19, shared="class-2026")
+    status = Status(browser, quota_box, "zh-CN")
+    expect(status.item).to_have_text(re.compile("^class-2026 的个人目录.已用 19.0 / 20.0 GB.快满了$"))
+    expect(status.notices).to_have_text([re.compile("class-2026 的个人目录快满了.+tail$")])
+
+
+def test_how_full_the_home_is_is_told_to_its_user_and_asking_is_no_use(quota_box: Box, usage: Path) -> None:
+    say(usage, 19)
+
+    def used() -> str:
+        return str(json.loads(quota_box.get("/api/status").rpartition("\n\n")[2])["last_activity"])
+
+    before = used()
+    assert '"level": "nearly"' in quota_box.get("/jhok/home")
+    assert used() == before
+    quota_box.get("/api/contents")
+    assert used() != before
+    for options, status in ([], 403), (["-X", "POST", "-H", "Authorization: token t"], 405):
+        answer = quota_box.run("curl", "-sSi", *options, f"{quota_box.base}/jhok/home")
+        assert answer.startswith(f"HTTP/1.1 {status}"), answer
+        assert "20.0" not in answer
 
 
 # -------------------------------------------------------------------------------------------- a home that breaks things
@@ -462,7 +621,7 @@ def test_a_server_in_use_ends_when_it_is_asked(tmp_path: Path, vscode: bool) -> 
         box.wait_until_ready()
         if vscode:
             assert "workbench" in box.get("/vscode/?folder=/home/ada")
-        box.run("/opt/jupyter/bin/python", "-c", BUSY, BASE)
+        box.run("/opt/jupyter/bin/python", "-c", BUSY, box.base)
         podman("stop", "--time=10", box.name)
         state = json.loads(podman("inspect", "--format={{json .State}}", box.name))
         assert state["ExitCode"] not in (137, -1), podman("logs", box.name)  # 137: it had to be killed

@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 SCRIPT = Path(__file__).parents[3] / "images" / "singleuser" / "root" / "usr" / "local" / "bin" / "home-usage"
-GB = 1024**3
+GB, MB = 1024**3, 1024**2
 
 
 @pytest.fixture
@@ -47,6 +47,22 @@ def test_what_the_server_says_is_told(script: ModuleType, tmp_path: Path, facts:
     assert script.main() == said
 
 
+@pytest.mark.parametrize(
+    ("used", "level"),
+    [
+        (17.9 * GB, ""),
+        (18 * GB, "nearly"),
+        (20 * GB - 2 * MB, "nearly"),
+        (20 * GB - 4096, "full"),  # the kernel gives out whole blocks only
+        (21 * GB, "full"),  # where sizes are only measured
+    ],
+)
+def test_how_full_it_is(script: ModuleType, tmp_path: Path, used: float, level: str) -> None:
+    (tmp_path / "home.json").write_text(json.dumps({"used": int(used), "limit": 20 * GB, "shared": "students"}))
+    found = script.usage()
+    assert (found.limit, found.level, found.shared) == ("20.0", level, "students")
+
+
 def test_whose_quota_is_used_up_learns_what_to_do(script: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "home.json").write_text(json.dumps({"used": 20 * GB, "limit": 20 * GB, "shared": None}))
     said = script.main()
@@ -54,10 +70,11 @@ def test_whose_quota_is_used_up_learns_what_to_do(script: ModuleType, tmp_path: 
     assert "du -xh" in said
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"used": "much"}', "{}"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"used": "much"}', "{}", '{"used": 1, "limit": null}'])
 def test_without_quotas_nothing_is_said(script: ModuleType, tmp_path: Path, text: str) -> None:
     if text:
         (tmp_path / "home.json").write_text(text)
+    assert script.usage() is None
     assert script.main() == ""
 
 
