@@ -13,14 +13,14 @@
     'stroke-linecap="round" stroke-linejoin="round"/></svg>';
 
   // `home` is what jhok_home.py answers. Of a notice JupyterLab shows 140 characters.
+  // JupyterLab shows 140 characters of a notice.
   const TEXTS = {
     en: {
       open: 'Open in VS Code',
       caption: 'Edit the files of this directory in VS Code, in a new tab',
       stop: (time, minutes) =>
-        `This server will be stopped at ${time} (in ${minutes} min): it has then reached the greatest age that is ` +
-        'allowed here. Please save your work. Files in your home directory are kept; running programs, notebooks and ' +
-        'terminals end. You can start a new server right afterwards.',
+        `At ${time} (in ${minutes} min) this server reaches its maximum age and stops. Save your work: programs end, ` +
+        'files stay. You can start it again.',
       home: ({ shared, used, limit }) => `${shared ? `Home of ${shared}` : 'Home'}: ${used} of ${limit} GB`,
       levels: { nearly: ', nearly full', full: ', full' },
       whose: ({ shared }) => (shared ? `The home of ${shared}` : 'Your home'),
