@@ -1,78 +1,18 @@
-"""Homes on a real kernel's NFS server, used by a real kernel's client; molecule/nfs_kernel says where they are.
-
-    JHOK_KERNEL_MACHINES  a JSON file: per machine, `ssh` (the command that runs another one there) and `address`
-
-Each server has another file system, and quotas as in molecule/nfs_kernel/vars/site.yml: 20 MB for a home, 40 MB for
-`large`, 30 MB for `ann` and `ben` together.
-"""
+"""Role nfs_server on a real kernel, as conftest.py has it: what it lets through, limits and bears."""
 
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from machines import EXPORT, OVER, Machine
 
-EXPORT = "/srv/nfs"
 UIDS = {"alice": 1000, "bob": 1001, "large": 1002, "ann": 1003, "ben": 1004, "writer": 1005}
 KIB = 1024
-# What a user reads who is over quota: on XFS the kernel says the same of a project's limit as of a full disk.
-OVER = {"ext4": "Disk quota exceeded", "xfs": "No space left on device"}
 LINES = 150
-
-
-class Machine:
-    """One of the scenario's machines."""
-
-    def __init__(self, ssh: str, address: str) -> None:
-        self._ssh = shlex.split(ssh)
-        self.address = address
-
-    def run(self, script: str, *, uid: int = 0, fails: bool = False) -> str:
-        """Run a shell script as this user; return what it printed, errors included. It must fail just when `fails`."""
-        command = f"setpriv --reuid={uid} --regid=100 --clear-groups sh" if uid else "sh"
-        text = f"set -e\nexec 2>&1\n{script}\n"
-        done = subprocess.run(
-            [*self._ssh, command], input=text, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert (done.returncode != 0) is fails, f"{script}\nended with {done.returncode}:\n{done.stdout}{done.stderr}"
-        return done.stdout.strip()
-
-
-@pytest.fixture(scope="session")
-def machines() -> dict[str, Machine]:
-    text = Path(os.environ["JHOK_KERNEL_MACHINES"]).read_text()
-    return {name: Machine(**values) for name, values in json.loads(text).items()}
-
-
-@pytest.fixture(scope="session")
-def client(machines: dict[str, Machine]) -> Iterator[Machine]:
-    """The machine that may mount, with both servers mounted by version 4.2 and 3."""
-    machine = machines["client"]
-    for name in OVER:
-        machine.run(
-            f"mkdir -p /mnt/{name} /mnt3/{name}\n"
-            f"mount -t nfs -o hard,noatime {machines[name].address}:{EXPORT} /mnt/{name}\n"
-            f"mount -t nfs -o hard,noatime,nfsvers=3 {machines[name].address}:{EXPORT} /mnt3/{name}"
-        )
-    yield machine
-    machine.run("cd /; umount /mnt/* /mnt3/*; rmdir /mnt/* /mnt3/*")
-
-
-@pytest.fixture(params=list(OVER), scope="session")
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="session")
-def server(machines: dict[str, Machine], name: str) -> Machine:
-    return machines[name]
 
 
 @pytest.fixture(scope="session")
