@@ -54,16 +54,15 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.jhok.lab.plugins.module_utils import hub_client
 from ansible_collections.jhok.lab.plugins.module_utils.hub_client import HubError
 
-# Runs in a kernel and prints the seconds of each kind of work, by place.
-WORK = r"""
+# What people do, as functions of the directory in which they do it. See `program`.
+JOBS = r"""
 import json, os, pathlib, shutil, subprocess, sys, tempfile, time, zipfile
-FILES = 10_000
 def run(*command, **more):
     subprocess.run(command, check=True, capture_output=True, **more)
 source = pathlib.Path(tempfile.mkdtemp())
 repository = source / "repository"
 repository.mkdir()
-for number in range(2000):
+for number in range(COMMITTED):
     folder = repository / f"d{number // 100}"
     folder.mkdir(exist_ok=True)
     (folder / f"f{number}.py").write_text(f"# {number}\n" * 40)
@@ -73,7 +72,7 @@ run("git", "add", "-A", cwd=repository)
 run("git", *identity, "commit", "-qm", "first", cwd=repository)
 wheel = source / "thousand-1.0-py3-none-any.whl"
 with zipfile.ZipFile(wheel, "w") as archive:
-    for number in range(1000):
+    for number in range(PACKAGED):
         archive.writestr(f"thousand/m{number}.py", f"x = {number}\n" * 20)
     archive.writestr("thousand-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thousand\nVersion: 1.0\n")
     archive.writestr("thousand-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
@@ -82,7 +81,7 @@ block = os.urandom(1 << 20)
 
 def write(place):
     with open(place / "big", "wb") as big:
-        for _ in range(200):
+        for _ in range(MEGABYTES):
             big.write(block)
         big.flush()
         os.fsync(big.fileno())
@@ -114,9 +113,13 @@ def install(place):
     pip = [sys.executable, "-m", "pip", "--isolated", "install", "-q", "--no-index", "--no-cache-dir"]
     run(*pip, "--target", place / "packages", wheel)
 
-WORKS = {"write 200 MB": write, "read 200 MB": read, "make 10000 files": make, "list 10000 files": look,
-         "read 10000 files": read_many, "remove 10000 files": remove, "git clone of 2000 files": clone,
-         "pip install of 1000 files": install}
+WORKS = {f"write {MEGABYTES} MB": write, f"read {MEGABYTES} MB": read, f"make {FILES} files": make,
+         f"list {FILES} files": look, f"read {FILES} files": read_many, f"remove {FILES} files": remove,
+         f"git clone of {COMMITTED} files": clone, f"pip install of {PACKAGED} files": install}
+"""
+
+# Runs in a kernel and prints the seconds of each kind of work, by place.
+COMPARE = r"""
 times = {}
 for name, parent in (("local", "/tmp"), ("home", os.path.expanduser("~"))):
     place = pathlib.Path(tempfile.mkdtemp(prefix=".benchmark-", dir=parent))
@@ -130,6 +133,11 @@ for name, parent in (("local", "/tmp"), ("home", os.path.expanduser("~"))):
 shutil.rmtree(source)
 print(json.dumps(times))
 """
+
+
+def program(end: str, megabytes: int = 200, files: int = 10_000, committed: int = 2000, packaged: int = 1000) -> str:
+    """Return a program with all jobs, of these sizes, that ends with `end`."""
+    return f"MEGABYTES, FILES, COMMITTED, PACKAGED = {megabytes}, {files}, {committed}, {packaged}\n{JOBS}{end}"
 
 
 def by_work(rounds: list[dict[str, dict[str, float]]], place: str) -> dict[str, list[float]]:
@@ -161,7 +169,8 @@ def main() -> None:
         with hub_client.visit(*who) as visitor:
             visitor.start_server(user, {}, params["start_timeout"])
             visitor.lab_page(user)
-            rounds = [json.loads(visitor.run(user, WORK, params["round_timeout"])) for _ in range(params["rounds"])]
+            work = program(COMPARE)
+            rounds = [json.loads(visitor.run(user, work, params["round_timeout"])) for _ in range(params["rounds"])]
     except (HubError, OSError) as error:  # requests' own errors are OSErrors
         module.fail_json(msg=f"The home at {params['url']} could not be measured: {error}")
     module.exit_json(changed=False, **{place: by_work(rounds, place) for place in ("home", "local")})
