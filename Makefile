@@ -4,13 +4,14 @@
 #   make test        check, unit, integration, molecule and test-kernel                        (about 70 min)
 #   make check|unit|integration|molecule|test-kernel     one part of it
 #   make benchmark   times of a cold, a warm and a no-change run, of a start, of k8s_objects
+#   make benchmark-kernel                                what mount options of the homes cost, on machines made for it
 #   make docs|changelog|build                            variables for docs/admin, release notes, collection archive
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv check unit integration molecule test-kernel test fresh times demo demo-down benchmark docs changelog build
+.PHONY: help venv check unit integration molecule test-kernel test fresh times demo demo-down benchmark benchmark-kernel docs changelog build
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -98,6 +99,12 @@ demo-down: .venv/run.stamp
 
 benchmark: .venv/run.stamp
 	$(call stage,benchmark,15 min,$(PLAYBOOK) playbooks/benchmark.yml)
+
+# The figures of each round are left in .cache/nfs_kernel/benchmark.json.
+benchmark-kernel: KERNEL := --scenario-name nfs_kernel
+benchmark-kernel: venv
+	$(call stage,mount options,20 min,(molecule converge $(KERNEL) && molecule side-effect $(KERNEL); \
+	  status=$$?; molecule destroy $(KERNEL) && exit $$status))
 
 docs: .venv/run.stamp
 	@python docs/generate.py
