@@ -172,8 +172,7 @@ def test_zsh_completes_suggests_highlights_and_shows_the_branch(box: Box) -> Non
         ("\x15nosuchcommand", r"\x1b\[31mn"),  # an unknown command is red
         ("\x15touch 'Ünï 数据'; ls\r", r"'Ünï 数据'.*% "),
         ("git che\t", r"checkout +-- checkout branch"),
-        ("\x03", "% "),
-        ("false\r", r"\x1b\[31m1\x1b"),
+        ("\x15false\r", r"\x1b\[31m1\x1b"),
         ("one\x1b[A", r"one"),
         ("\x15exit\r", None),
     )

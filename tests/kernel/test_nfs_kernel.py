@@ -33,8 +33,8 @@ def size(client: Machine, directory: str) -> int:
 
 
 def wait_for_size(client: Machine, directory: str, wanted: int) -> None:
-    """Wait until the limit is in force, which the path unit sees to."""
-    until = time.monotonic() + 30
+    """Wait until the limit is in force, which the path unit sees to; what that misses, the timer within a minute."""
+    until = time.monotonic() + 90
     while size(client, directory) != wanted:
         assert time.monotonic() < until, f"df in {directory} still says {size(client, directory)}"
 
@@ -69,7 +69,7 @@ def test_versions(client: Machine, name: str) -> None:
 def test_owner_and_mode_are_kept(client: Machine, server: Machine, homes: str, name: str) -> None:
     client.run(f"umask 027; echo hello > {homes}/alice/file", uid=UIDS["alice"])
     for machine, path in ((client, homes), (server, f"{EXPORT}/homes"), (client, f"/mnt3/{name}/homes")):
-        told = machine.run(f"stat --format='%u %g %a' {path}/alice {path}/alice/file")
+        told = machine.run(f"stat --format='%u %g %a' {path}/alice {path}/alice/file", uid=UIDS["alice"])
         assert told.splitlines() == ["1000 100 700", "1000 100 640"]
 
 
@@ -81,7 +81,7 @@ def test_another_user_cannot_enter(client: Machine, homes: str, name: str) -> No
 
 
 def test_root_of_the_client_is_nobody(client: Machine, server: Machine, homes: str, name: str) -> None:
-    """It neither sees a home nor takes one away, and leaves no program there that would make root of somebody."""
+    """It neither sees a home nor takes one away, and nothing there becomes root's."""
     client.run(f"echo mine > {homes}/alice/secret", uid=UIDS["alice"])
     for path in (homes, f"/mnt3/{name}/homes"):
         for attempt in (
@@ -94,9 +94,8 @@ def test_root_of_the_client_is_nobody(client: Machine, server: Machine, homes: s
             told = client.run(attempt, fails=True)
             assert "denied" in told or "not permitted" in told, f"{attempt}: {told}"
         assert "not permitted" in client.run(f"rmdir {path}/bob", fails=True)
-    client.run(f"cp /bin/true {homes}/root; chmod 4755 {homes}/root")
-    owner, mode = server.run(f"stat --format='%u %a' {EXPORT}/homes/root; rm {EXPORT}/homes/root").split()
-    assert (owner != "0", mode) == (True, "4755")
+    client.run(f"touch {homes}/by-root")
+    assert server.run(f"stat --format='%U' {EXPORT}/homes/by-root; rm {EXPORT}/homes/by-root") == "nobody"
 
 
 def test_no_user_touches_another_s_place(client: Machine, homes: str) -> None:
@@ -151,7 +150,8 @@ def test_a_shared_limit_counts_both(client: Machine, homes: str, name: str) -> N
 def test_what_was_there_before_counts_too(client: Machine, server: Machine, homes: str) -> None:
     """A home that is restored, or was made while nothing was limited, has files of no project."""
     home = f"{EXPORT}/homes/old"
-    server.run(f"mkdir -p /root/old/deep; {fill('/root/old/deep', 8)}; ln -s / /root/old/link; cp -a /root/old {home}")
+    server.run(f"rm -rf /root/old; mkdir -p /root/old/deep; {fill('/root/old/deep', 8)}; ln -s / /root/old/link")
+    server.run(f"cp -a /root/old {home}")
     wait_for_size(client, f"{homes}/old", 20 * KIB)
     server.run("systemctl start jhok-quota.service")
     assert int(client.run(f"df --output=used {homes}/old | tail -n 1")) >= 8 * KIB
