@@ -114,7 +114,8 @@ MNT = 1
 UMNT = 3
 EXPORT = 5
 LAST_FRAGMENT = 1 << 31
-NOBODY = 65534
+# As nobody else is called: below the numbers of homes, and not nobody (65534), whom the server takes root for.
+SOMEBODY = 0x6FFFFFFF
 # Makes a directory as a user makes the own home, uses it, and tries to look into it as root. From within the directory
 # above, since a user may not come in through root's temporary one.
 USE = """
@@ -297,8 +298,8 @@ def judge(used: str, text: str, *, root_may: bool) -> str:
     got, owner, root = used.strip().split(" ", 2)
     if got != text:
         raise ProbeError("what was read is not what was written")
-    if int(owner) != NOBODY:
-        raise ProbeError(f"what user number {NOBODY} makes there belongs to {owner}: export it without all_squash")
+    if int(owner) != SOMEBODY:
+        raise ProbeError(f"what user number {SOMEBODY} makes there belongs to {owner}: export it without all_squash")
     if root != "is refused" and not root_may:
         raise ProbeError(
             f"a user makes a directory of mode 0700, and root of this node {root}: export it with root_squash"
@@ -315,7 +316,7 @@ def use(source: str, options: list[str], timeout: int, *, root_may: bool = False
         run(["mount", "-t", "nfs", "-o", ",".join(chosen), source, target], timeout)
         # In a process of its own, because a dead server blocks whoever touches the mount.
         used = run(
-            [sys.executable, "-c", USE, f"{target}/homes", f".jhok-verify-{text[:8]}", text, str(NOBODY)], timeout
+            [sys.executable, "-c", USE, f"{target}/homes", f".jhok-verify-{text[:8]}", text, str(SOMEBODY)], timeout
         )
     finally:
         remove(target, timeout)

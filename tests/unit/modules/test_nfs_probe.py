@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.jhok.lab.plugins.module_utils.probes import ProbeError
 from ansible_collections.jhok.lab.plugins.modules.nfs_probe import (
     LAST_FRAGMENT,
-    NOBODY,
+    SOMEBODY,
     USE,
     Mountd,
     Reader,
@@ -111,8 +111,8 @@ def homes() -> Iterator[Path]:
 
 def test_a_home_is_made_as_its_user_and_root_is_found_out(homes: Path) -> None:
     """Here nothing squashes root; on the lab and in tests/kernel a server does."""
-    used = run([sys.executable, "-c", USE, str(homes), "new", "text", str(NOBODY)], 20)
-    assert used == f"text {NOBODY} reads it (1 files)\n"
+    used = run([sys.executable, "-c", USE, str(homes), "new", "text", str(SOMEBODY)], 20)
+    assert used == f"text {SOMEBODY} reads it (1 files)\n"
     assert list(homes.iterdir()) == []
     with pytest.raises(ProbeError, match=r"root of this node reads it .*: export it with root_squash"):
         judge(used, "text", root_may=False)
@@ -122,15 +122,15 @@ def test_a_home_is_made_as_its_user_and_root_is_found_out(homes: Path) -> None:
 def test_a_place_that_users_may_not_add_to(homes: Path) -> None:
     homes.chmod(0o711)
     with pytest.raises(ProbeError, match="a user may not make a home in directory homes: chmod 1733 homes"):
-        run([sys.executable, "-c", USE, str(homes), "new", "text", str(NOBODY)], 20)
+        run([sys.executable, "-c", USE, str(homes), "new", "text", str(SOMEBODY)], 20)
 
 
 def test_what_was_used_is_judged() -> None:
     for root_may in (True, False):
-        said = judge(f"text {NOBODY} is refused", "text", root_may=root_may)
+        said = judge(f"text {SOMEBODY} is refused", "text", root_may=root_may)
         assert said == "same text back; root of this node is refused"
     with pytest.raises(ProbeError, match="not what was written"):
-        judge(f"other {NOBODY} is refused", "text", root_may=True)
+        judge(f"other {SOMEBODY} is refused", "text", root_may=True)
     with pytest.raises(ProbeError, match="belongs to 99: export it without all_squash"):
         judge("text 99 is refused", "text", root_may=True)
 
