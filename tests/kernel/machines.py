@@ -18,6 +18,8 @@ OVER = {"ext4": "Disk quota exceeded", "xfs": "No space left on device"}
 STORAGE = yaml.safe_load((Path(__file__).parents[2] / "roles/storage/defaults/main.yml").read_text())
 SHIPPED = ",".join(STORAGE["storage_nfs_mount_options"])
 IMAGE = "/run/singleuser"
+SPARE = 64  # KiB, for what the file system itself needs
+FREE_SECONDS = 60  # nfsd keeps a file open for a while after its last user has gone
 
 
 class Machine:
@@ -72,3 +74,16 @@ def in_image(home: str, user: str, *options: str) -> str:
     words += [f"--property={setting}" for setting in settings] + [f"--setenv={value}" for value in environment]
     mount = f"mkdir -p {IMAGE}; mountpoint -q {IMAGE} || mount -o ro /dev/ubdc {IMAGE}"
     return f"{mount}\n{shlex.join(words)}"
+
+
+def available(machine: Machine, place: str) -> int:
+    """Return how many KiB may be written there."""
+    return int(machine.run(f"df --output=avail {place} | tail -n 1"))
+
+
+def wait_until_free(machine: Machine, place: str, wanted: int) -> None:
+    """Wait until so many KiB are free; what is removed takes the server a moment."""
+    until = time.monotonic() + FREE_SECONDS
+    while (free := available(machine, place)) < wanted - SPARE:
+        assert time.monotonic() < until, f"{free} KiB, not {wanted}"
+        time.sleep(0.1)

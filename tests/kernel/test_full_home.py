@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 import requests
 from ansible_collections.jhok.lab.plugins.module_utils.hub_client import HubClient
-from machines import EXPORT, OVER, Machine, in_image
+from machines import EXPORT, FREE_SECONDS, OVER, SPARE, Machine, available, in_image, wait_until_free
 
 USER, UID, NOBODY = "eve", 1020, 65534
 CONTENTS = f"/user/{USER}/api/contents"
 UNIT = "notebooks"
-START_SECONDS, CODE_SECONDS, FREE_SECONDS = 90, 60, 20
+START_SECONDS, CODE_SECONDS = 90, 60
 NOTEBOOK, FILLER = "work.ipynb", "filler"
 MIB = 1024
 QUOTA, OLD, NEW = 20 * MIB, MIB // 4, 4 * MIB
-SPARE = 64  # for what the file system itself needs
 
 Leave = Callable[[int], None]
 
@@ -30,19 +29,6 @@ def fill(file: str, left: int) -> str:
     most = f"for i in 1 2 3 4 5; do fallocate --length {room}KiB {file} && break; done"
     rest = f"! dd if=/dev/zero of={file} bs=4K count=1000 oflag=append conv=notrunc,fsync status=none 2> /dev/null"
     return f"{most}\n{'' if left else rest}"
-
-
-def available(machine: Machine, place: str) -> int:
-    """Return how many KiB may be written there."""
-    return int(machine.run(f"df --output=avail {place} | tail -n 1"))
-
-
-def wait_until_free(machine: Machine, place: str, wanted: int) -> None:
-    """Wait until so many KiB are free; what is removed takes the server a moment."""
-    until = time.monotonic() + FREE_SECONDS
-    while (free := available(machine, place)) < wanted - SPARE:
-        assert time.monotonic() < until, f"{free} KiB, not {wanted}"
-        time.sleep(0.1)
 
 
 def notebook(size: int, mark: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from machines import EXPORT, OVER, Machine
+from machines import EXPORT, OVER, Machine, wait_until_free
 
 UIDS = {"alice": 1000, "bob": 1001, "large": 1002, "ann": 1003, "ben": 1004, "writer": 1005}
 KIB = 1024
@@ -128,7 +128,9 @@ def test_more_than_the_limit_is_refused_and_less_is_possible_again(client: Machi
     assert OVER[name] in client.run(fill(home, 25), uid=uid, fails=True)
     assert int(client.run(f"df --output=avail {home} | tail -n 1")) < KIB
     # Who is over quota can still look, delete, and go on.
-    client.run(f"ls {home}; cat {home}/file; rm {home}/big; {fill(home, 15)}; rm {home}/big", uid=uid)
+    client.run(f"ls {home}; cat {home}/file; rm {home}/big", uid=uid)
+    wait_until_free(client, home, 15 * KIB)
+    client.run(f"{fill(home, 15)}; rm {home}/big", uid=uid)
 
 
 def test_users_with_another_limit(client: Machine, homes: str, name: str) -> None:
@@ -144,6 +146,8 @@ def test_a_shared_limit_counts_both(client: Machine, homes: str, name: str) -> N
     client.run(fill(f"{homes}/ann", 20), uid=UIDS["ann"])
     assert OVER[name] in client.run(fill(f"{homes}/ben", 20), uid=UIDS["ben"], fails=True)
     client.run(f"rm {homes}/ann/big", uid=UIDS["ann"])
+    client.run(f"rm -f {homes}/ben/big", uid=UIDS["ben"])
+    wait_until_free(client, f"{homes}/ben", 20 * KIB)
     client.run(f"{fill(f'{homes}/ben', 20)}; rm {homes}/ben/big", uid=UIDS["ben"])
 
 
@@ -204,4 +208,6 @@ def test_a_full_disk_is_told_and_recovers(client: Machine, server: Machine, home
         server.run("systemctl start jhok-quota.service || true")
     finally:
         server.run(f"rm {EXPORT}/filler")
-    client.run(f"rm -f {home}/big; {fill(home, 10)}; rm {home}/big", uid=uid)
+    client.run(f"rm -f {home}/big", uid=uid)
+    wait_until_free(client, home, 10 * KIB)
+    client.run(f"{fill(home, 10)}; rm {home}/big", uid=uid)
