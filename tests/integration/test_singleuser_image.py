@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from ansible_collections.jhok.lab.plugins.module_utils import images
 from hub import free_port
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 pytestmark = pytest.mark.integration
 
@@ -349,16 +349,9 @@ def quota_box(tmp_path: Path, usage: Path) -> Iterator[Box]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.fail("chromium is not installed: apt-get install chromium.", pytrace=False)
+def browser(chromium: Browser) -> Browser:
     expect.set_options(timeout=TIMEOUT * 1000)
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-        instance = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        yield instance
-        instance.close()
+    return chromium
 
 
 class Status:
