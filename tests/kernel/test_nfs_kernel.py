@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from machines import EXPORT, OVER, Machine, wait_until_free
+from machines import EXPORT, OVER, Machine, available, wait_until_free
 
 UIDS = {"alice": 1000, "bob": 1001, "large": 1002, "ann": 1003, "ben": 1004, "writer": 1005}
 KIB = 1024
@@ -126,7 +126,7 @@ def test_more_than_the_limit_is_refused_and_less_is_possible_again(client: Machi
     home, uid = f"{homes}/alice", UIDS["alice"]
     wait_for_size(client, home, 20 * KIB)
     assert OVER[name] in client.run(fill(home, 25), uid=uid, fails=True)
-    assert int(client.run(f"df --output=avail {home} | tail -n 1")) < KIB
+    assert available(client, home) < KIB
     # Who is over quota can still look, delete, and go on.
     client.run(f"ls {home}; cat {home}/file; rm {home}/big", uid=uid)
     wait_until_free(client, home, 15 * KIB)

@@ -114,7 +114,7 @@ def known_quotas(names: Sequence[str]) -> list[tuple[dict[str, str], dict[str, A
     try:
         homes = json.loads(QUOTA_STATE.read_text(encoding="utf-8"))["homes"]
     except FileNotFoundError:
-        return {}
+        return []
     except KeyError as error:
         raise ValueError(f"{QUOTA_STATE} has no {error}") from None
     found = []

@@ -13,7 +13,6 @@
     'stroke-linecap="round" stroke-linejoin="round"/></svg>';
 
   // `home` is what jhok_home.py answers. Of a notice JupyterLab shows 140 characters.
-  // JupyterLab shows 140 characters of a notice.
   const TEXTS = {
     en: {
       open: 'Open in VS Code',
