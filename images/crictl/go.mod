@@ -1,0 +1,3 @@
+module jhok.lab/crictl
+
+go 1.27.3
