@@ -1,4 +1,4 @@
-"""The bundle: form of its manifest, bookkeeping of its OCI layout, names of upstream's artifacts.
+"""The bundle: form of its manifest, bookkeeping of its OCI layout, forms of what it is made from.
 
 Pure functions only: nothing here reads a file, the clock or the network.
 """
@@ -20,31 +20,6 @@ UNKNOWN_DIGEST = "sha256:" + "0" * 64
 KUBEADM_DEFAULT_REGISTRY = "registry.k8s.io"
 #: What an image's archive has at its top, and what skopeo calls that form. Docker's own archives have both files.
 ARCHIVES = {"manifest.json": "docker-archive", "index.json": "oci-archive"}
-CNI_PLUGINS = ("bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "tuning")
-
-DEBIAN_VERSION = "v1.20.2"
-DEBIAN_CNI_VERSION = "v1.1.1"
-_DEBIAN_SOURCE = "Debian bookworm's source package kubernetes 1.20.2, built in images/kubernetes"
-#: Stage of images/kubernetes → the tag that kubeadm 1.20.2 asks for, and what the image really is.
-DEBIAN_IMAGES = {
-    "kube-apiserver": (DEBIAN_VERSION, _DEBIAN_SOURCE),
-    "kube-controller-manager": (DEBIAN_VERSION, _DEBIAN_SOURCE),
-    "kube-scheduler": (DEBIAN_VERSION, _DEBIAN_SOURCE),
-    "kube-proxy": (DEBIAN_VERSION, _DEBIAN_SOURCE),
-    "pause": ("3.2", _DEBIAN_SOURCE),
-    "etcd": ("3.4.13-0", "Debian bookworm's package etcd-server 3.4.23, under the tag that kubeadm asks for"),
-    "coredns": ("1.7.0", "images/kubernetes/cluster_dns.py: a DNS server in CoreDNS' place, under CoreDNS' tag"),
-}
-
-#: Published SHA-256 sums of the default versions, by the end of their URL. What is not listed is checked against
-#: the sum that is published beside the file.
-PINNED_SHA256 = {
-    "v1.34.4/bin/linux/amd64/kubeadm": "b967f1fa0e36621c402d38bb560eb4a943954d5cf5a00e5150842f6f5da73455",
-    "v1.34.4/bin/linux/amd64/kubelet": "03b8fea715a7ef82eeaf518dee34c72670c57cc7bc40dc1320c04fbf4f15172f",
-    "v1.34.4/bin/linux/amd64/kubectl": "d50c359d95e0841eaad08ddc27c7be37cba8fdccfba5c8e2ded65e121ff112db",
-    "v1.34.0/crictl-v1.34.0-linux-amd64.tar.gz": "a8ff2a3edb37a98daf3aba7c3b284fe0aa5bff24166d896ab9ef64c8913c9f51",
-    "v1.8.0/cni-plugins-linux-amd64-v1.8.0.tgz": "ab3bda535f9d90766cccc90d3dddb5482003dd744d7f22bcf98186bf8eea8be6",
-}
 
 
 class BundleError(Exception):
@@ -245,82 +220,6 @@ def image_refs(manifest: Mapping[str, Any], registry: str) -> dict[str, str]:
     return {image["name"]: f"{registry}/{image['name']}@{image['digest']}" for image in manifest.get("images", [])}
 
 
-def debian_files(build_image: str) -> list[dict[str, str]]:
-    """Return the files of Debian's Kubernetes as ``files`` of module ``jhok.lab.bundle``.
-
-    ``build_image`` is the local image made from stage ``build`` of images/kubernetes.
-    """
-    origins = {
-        f"bin/{name}": (DEBIAN_VERSION, _DEBIAN_SOURCE, f"/out/{name}") for name in ("kubeadm", "kubectl", "kubelet")
-    }
-    origins["bin/crictl"] = (DEBIAN_VERSION, "images/kubernetes/crictl: the commands that kubeadm calls", "/out/crictl")
-    package = "Debian bookworm's package containernetworking-plugins"
-    origins |= {f"cni/{name}": (DEBIAN_CNI_VERSION, package, f"/out/cni/{name}") for name in CNI_PLUGINS}
-    return [
-        {
-            "name": path.partition("/")[2],
-            "path": path,
-            "version": version,
-            "origin": origin,
-            "image": build_image,
-            "image_path": image_path,
-        }
-        for path, (version, origin, image_path) in origins.items()
-    ]
-
-
-def debian_images(references: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the images that kubeadm 1.20.2 asks for as ``images`` of module ``jhok.lab.bundle``.
-
-    ``references`` maps each stage of images/kubernetes to the local image made from it.
-    """
-    return [
-        {"name": f"kubernetes/{stage}", "tag": tag, "from": references[stage], "origin": origin}
-        for stage, (tag, origin) in DEBIAN_IMAGES.items()
-    ]
-
-
-def upstream_files(
-    kubernetes_version: str, crictl_version: str, cni_version: str, files_mirror: str, github_mirror: str
-) -> list[dict[str, str]]:
-    """Return the files of a Kubernetes release as ``files`` of module ``jhok.lab.bundle``.
-
-    Versions are as upstream writes them (``v1.34.4``). ``files_mirror`` stands for https://dl.k8s.io/release,
-    ``github_mirror`` for https://github.com.
-    """
-    crictl = f"{crictl_version}/crictl-{crictl_version}-linux-amd64.tar.gz"
-    cni = f"{cni_version}/cni-plugins-linux-amd64-{cni_version}.tgz"
-    kubernetes, github = files_mirror.rstrip("/"), github_mirror.rstrip("/")
-    crictl_url = f"{github}/kubernetes-sigs/cri-tools/releases/download/{crictl}"
-    cni_url = f"{github}/containernetworking/plugins/releases/download/{cni}"
-    downloads = [
-        *(
-            (f"bin/{name}", kubernetes_version, f"{kubernetes}/{kubernetes_version}/bin/linux/amd64/{name}", "")
-            for name in ("kubeadm", "kubectl", "kubelet")
-        ),
-        ("bin/crictl", crictl_version, crictl_url, "crictl"),
-        *((f"cni/{name}", cni_version, cni_url, name) for name in CNI_PLUGINS),
-    ]
-    return [
-        {
-            "name": path.partition("/")[2],
-            "path": path,
-            "version": version,
-            "origin": url,
-            "url": url,
-            **_pinned(url),
-            **({"archive_member": member} if member else {}),
-            "setting": "bundle_upstream_github_mirror" if member else "bundle_upstream_files_mirror",
-        }
-        for path, version, url, member in downloads
-    ]
-
-
-def _pinned(url: str) -> dict[str, str]:
-    found = next((sha256 for tail, sha256 in PINNED_SHA256.items() if url.endswith(f"/{tail}")), None)
-    return {"sha256": found} if found else {}
-
-
 def kubeadm_images(listing: str, registry: str) -> list[dict[str, str]]:
     """Return what ``kubeadm config images list`` printed as ``images`` of module ``jhok.lab.bundle``.
 
@@ -359,12 +258,14 @@ def archive_form(found: Mapping[str, Any], where: str) -> str:
     raise BundleError(f"{where} is no archive of an image. Write it with podman save or docker save.")
 
 
-def published_sha256(text: str, url: str) -> str:
-    """Return the sum in a ``.sha256`` file: the bare sum, or sha256sum's ``<sum>  <file>``.
+def published_sha256(text: str, url: str, name: str) -> str:
+    """Return the published sum of file ``name``: the bare sum, or what sha256sum writes, ``<sum>  <file>`` per file.
 
-    Raises BundleError when ``text`` (fetched from ``url``) does not begin with one.
+    Raises BundleError when ``text`` (fetched from ``url``) holds no sum of that file.
     """
-    found = text.split()[0].lower() if text.split() else ""
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    named = [words for words in lines if len(words) > 1 and words[-1].lstrip("*").rpartition("/")[2] == name]
+    found = (named or lines[:1] or [[""]])[0][0].lower() if named or len(lines) < 2 else ""
     if len(found) != 64 or not set(found) <= set("0123456789abcdef"):
-        raise BundleError(f"{url} does not hold a SHA-256 sum. Does the mirror answer with an error page?")
+        raise BundleError(f"{url} does not hold a SHA-256 sum of {name}. Does the mirror answer with an error page?")
     return found

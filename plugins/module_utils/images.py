@@ -24,6 +24,8 @@ INPUTS = "inputs"  # folder in it
 RECIPE = 1
 
 VARIANTS = ("essential", "apt", "minbase", "buildd", "required", "important", "standard")
+# What says how the go command reaches modules and which sums it asks for, and its flags.
+GO_SETTINGS = ("GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOFLAGS")
 _NAME = re.compile(r"[a-z0-9]+(?:[._/-][a-z0-9]+)*")
 _COPIED = re.compile(
     rf"(?:docker://)?(?P<registry>localhost|[\w-]+(?:\.[\w-]+)+|[\w.-]+:\d+)(?P<path>/{_NAME.pattern})"
@@ -58,6 +60,7 @@ class Settings:
     apt_options: lines of apt.conf. apt_auth: text of an apt_auth.conf(5) file.
     pip_timeout: seconds, as text. trusted_hosts: hosts whose certificate pip and uv do not check.
     npm_auth: lines of an npmrc with the registry's login. proxies: http_proxy, https_proxy, no_proxy.
+    go: variables of the go command by name, those of GO_SETTINGS.
     """
 
     debian: str = ""
@@ -70,6 +73,7 @@ class Settings:
     trusted_hosts: str = ""
     npm_auth: Sequence[str] = ()
     proxies: Mapping[str, str] = field(default_factory=dict)
+    go: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -246,6 +250,20 @@ def pip_options(config_list: str) -> dict[str, str]:
     return options
 
 
+def go_proxies(value: str) -> str:
+    """Return a GOPROXY without the proxies that a build cannot reach: folders of this machine (``file://``).
+
+    The separators of what is left stay as they are: ``,`` goes on after "not found" only, ``|`` after any error.
+    """
+    parts = re.split(r"([,|])", value)
+    kept = [
+        (separator, proxy.strip())
+        for separator, proxy in zip(["", *parts[1::2]], parts[::2], strict=True)
+        if proxy.strip() and not proxy.strip().startswith("file:")
+    ]
+    return "".join((separator if index else "") + proxy for index, (separator, proxy) in enumerate(kept))
+
+
 def split_login(url: str) -> tuple[str, str, str]:
     """Return `url` without its login, the user's name and the password ("" where there is none)."""
     parts = urlsplit(url)
@@ -317,6 +335,7 @@ def _env(settings: Settings, mount: str) -> str:
         "NPM_CONFIG_CAFILE": ca,
         "NPM_CONFIG_USERCONFIG": f"{mount}/npmrc",
     }
+    values |= settings.go
     for name, value in settings.proxies.items():
         values[name.lower()] = values[name.upper()] = value
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items() if value]
@@ -327,6 +346,7 @@ def secrets(settings: Settings) -> list[str]:
     """Return every password and token in `settings` (in each form they may be printed in), longest first."""
     found: set[str] = set()
     urls = [settings.debian, settings.debian_security, settings.pypi, settings.npm, *settings.proxies.values()]
+    urls += re.split("[,|]", settings.go.get("GOPROXY", ""))
     urls += re.findall(r'"([^"]*://[^"]*)"', "\n".join(settings.apt_options))
     for url in urls:
         _, login, password = split_login(url)

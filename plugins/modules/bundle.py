@@ -32,7 +32,7 @@ options:
     description: Where the Kubernetes parts come from, as the manifest says it. Needed for O(section=kubernetes).
     type: str
   kubernetes_version:
-    description: Version of Kubernetes, like V(v1.34.4). Needed for O(section=kubernetes).
+    description: Version of Kubernetes, like V(v1.37.2). Needed for O(section=kubernetes).
     type: str
   files:
     description: The files of the section.
@@ -73,7 +73,11 @@ options:
         description: URL to download from.
         type: str
       sha256:
-        description: SHA-256 sum of what O(files[].url) gives. When left out, C(<url>.sha256) is asked for it.
+        description: SHA-256 sum of what O(files[].url) gives. When left out, O(files[].sha256_url) is asked for it.
+        type: str
+      sha256_url:
+        description: >-
+          URL of the published sum, alone or as a line of C(sha256sum) with the file's name. When left out, C(<url>.sha256).
         type: str
       archive_member:
         description: Take this file out of the downloaded tar archive.
@@ -140,7 +144,7 @@ author: jhok.lab
 EXAMPLES = r"""
 - name: Put a built program and the hub's image into the bundle
   jhok.lab.bundle:
-    path: ~/.cache/jhok-lab/bundle/debian
+    path: ~/.cache/jhok-lab/bundle/modules
     section: site
     files:
       - name: helper
@@ -176,7 +180,7 @@ changes:
   returned: always
   type: list
   elements: str
-  sample: [bin/kubeadm, "kubernetes/pause:3.2", removed bin/old]
+  sample: [bin/kubeadm, "kubernetes/pause:3.10.2", removed bin/old]
 """
 
 import contextlib
@@ -337,9 +341,10 @@ class Bundle:
         if archive is None:
             expected = wanted["sha256"]
             if not expected:
-                published = self.root / PARTIAL / "sha256"
-                self.fetch(f"{url}.sha256", setting, published)
-                expected = spec.published_sha256(published.read_text(errors="replace"), f"{url}.sha256")
+                published, sums = self.root / PARTIAL / "sha256", wanted["sha256_url"] or f"{url}.sha256"
+                self.fetch(sums, setting, published)
+                name = url.rpartition("/")[2]
+                expected = spec.published_sha256(published.read_text(errors="replace"), sums, name)
             archive = target.with_name(f"download-{len(self._archives)}")
             found = self.fetch(url, setting, archive)
             if found != expected.lower():
@@ -642,7 +647,7 @@ def main() -> None:
                     **dict.fromkeys(("name", "path", "version", "origin"), needed),
                     "mode": {"type": "str", "default": "0755"},
                     "src": {"type": "path"},
-                    **dict.fromkeys(("image", "image_path", "url", "sha256", "archive_member", "setting"), string),
+                    **dict.fromkeys(("image", "image_path", "url", "sha256", "sha256_url", "archive_member", "setting"), string),
                 },
                 "required_one_of": [("image", "src", "url")],
                 "mutually_exclusive": [("image", "src", "url")],

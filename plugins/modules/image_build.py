@@ -15,7 +15,7 @@ description:
   - A folder holds either C(rootfs.yml) (C(suite), C(variant), C(include); made by mmdebstrap) or a C(Containerfile).
   - Images C(localhost/jhok/<folder>) that a Containerfile names are built first, from the folder's neighbours or from
     O(base_dir).
-  - Mirrors, proxies, logins and CA certificates come from the machine's own configuration of apt, pip, npm and the
+  - Mirrors, proxies, logins and CA certificates come from the machine's own configuration of apt, pip, npm, Go and the
     environment. A build sees them in C(/run/build) only; none of them becomes part of an image, its history or a log.
 requirements:
   - root
@@ -70,6 +70,9 @@ options:
       npm:
         description: npm registry.
         type: str
+      go:
+        description: Go module proxy, in the form of E(GOPROXY).
+        type: str
   ca_file:
     description: Bundle of the CA certificates that downloads are checked with. Empty means the default.
     type: path
@@ -102,9 +105,10 @@ EXAMPLES = r"""
 
 - name: Build one stage, from a mirror of our own
   jhok.lab.image_build:
-    name: kube-apiserver
+    name: kubernetes-1.37/kube-apiserver
     folder: images/kubernetes
     target: kube-apiserver
+    build_args: {minor: "1.37"}
     epoch: "2026-11"
     mirrors:
       debian: http://mirror.example.org/debian
@@ -139,6 +143,7 @@ log:
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -160,7 +165,7 @@ BUILD_DIR = Path("/run/jhok-build")
 LOCK = Path("/run/lock/jhok-image-build.lock")
 LOG_TAIL = 40
 CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
-MIRROR_KEYS = ("debian", "debian_security", "pypi", "npm")
+MIRROR_KEYS = ("debian", "debian_security", "pypi", "npm", "go")
 
 
 class BuildFailedError(Exception):
@@ -186,6 +191,7 @@ def machine_settings(mirrors: Mapping[str, str | None]) -> images.Settings:
     for line in npm_lines:
         if not npm and line.startswith("registry"):
             npm = line.partition("=")[2].strip()
+    go = go_settings(mirrors.get("go") or "")
     auth_files = [Path("/etc/apt/auth.conf"), *sorted(Path("/etc/apt/auth.conf.d").glob("*.conf"))]
     proxies = {}
     for name in ("http_proxy", "https_proxy", "no_proxy"):
@@ -204,7 +210,18 @@ def machine_settings(mirrors: Mapping[str, str | None]) -> images.Settings:
         trusted_hosts=pip.get("trusted-host", ""),
         npm_auth=[line for line in npm_lines if line.startswith("//")],
         proxies=proxies,
+        go=go,
     )
+
+
+def go_settings(mirror: str) -> dict[str, str]:
+    """Return the go command's settings on this machine; `mirror`, when given, is the proxy to use."""
+    try:
+        known = json.loads(output_of(["go", "env", "-json", *images.GO_SETTINGS]))
+    except ValueError:  # no Go here: what it would be told
+        known = {name: os.environ.get(name, "") for name in images.GO_SETTINGS}
+    known["GOPROXY"] = images.go_proxies(mirror or known["GOPROXY"])
+    return {name: value for name, value in known.items() if value}
 
 
 class Builder:

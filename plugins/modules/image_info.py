@@ -32,6 +32,10 @@ options:
         description: Stage of the Containerfile; the last one when not given.
         type: str
         default: ""
+      build_args:
+        description: Values for the Containerfile's C(ARG) lines, as M(jhok.lab.image_build) gets them.
+        type: dict
+        default: {}
       inputs:
         description: Files of this machine that the build gets, by name.
         type: dict
@@ -58,7 +62,7 @@ EXAMPLES = r"""
   jhok.lab.image_info:
     images:
       - {name: hub, folder: images/hub}
-      - {name: kube-apiserver, folder: images/kubernetes, target: kube-apiserver}
+      - {name: kubernetes-1.37/kube-apiserver, folder: images/kubernetes, target: kube-apiserver, build_args: {minor: "1.37"}}
   become: true
   register: known
 """
@@ -85,8 +89,9 @@ def describe(
 ) -> dict[str, Any]:
     """Return name, reference and key of an image, and whether it is there and the latest of its name."""
     name = images.check_name(wanted["name"])
-    sums = image_folders.input_sums(wanted["inputs"], wanted["setting"])
-    key = image_folders.content_key(Path(wanted["folder"]).resolve(), epoch, wanted["target"], sums, base)
+    arguments = {str(key): str(value) for key, value in wanted["build_args"].items()}
+    arguments |= image_folders.input_sums(wanted["inputs"], wanted["setting"])
+    key = image_folders.content_key(Path(wanted["folder"]).resolve(), epoch, wanted["target"], arguments, base)
     reference = images.reference(name, key)
     _, tags = stored.get(reference, ("", []))
     return {"name": name, "image": reference, "key": key, "present": images.reference(name, "latest") in tags}
@@ -98,6 +103,7 @@ def main() -> None:
         "name": {"type": "str", "required": True},
         "folder": {"type": "path", "required": True},
         "target": {"type": "str", "default": ""},
+        "build_args": {"type": "dict", "default": {}},
         "inputs": {"type": "dict", "default": {}},
         "setting": {"type": "str", "default": ""},
     }

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,6 @@ from playwright.sync_api import Browser, sync_playwright
 
 if TYPE_CHECKING:
     from ansible_collections.jhok.lab.plugins.module_utils.k8s import Cluster
-
-IMAGE = "localhost/jhok/kubernetes-build:latest"
-"""Image that role bundle builds; it holds the binary under /out."""
 
 CONFIGURABLE_HTTP_PROXY = "configurable-http-proxy@5.3.0"
 
@@ -46,29 +43,30 @@ def _binary(name: str, advice: str) -> str:
     return found
 
 
-def _kube_apiserver(cache: Path) -> str:
-    """Return the path of a kube-apiserver: ``$JHOK_KUBE_APISERVER``, or the one in the image that the bundle builds."""
-    given = os.environ.get("JHOK_KUBE_APISERVER")
-    if given:
-        if not os.access(given, os.X_OK):
-            pytest.fail(f"JHOK_KUBE_APISERVER={given} is not an executable file.", pytrace=False)
-        return given
-    podman = _binary("podman", "apt-get install podman, or set JHOK_KUBE_APISERVER to a kube-apiserver.")
-    image = subprocess.run([podman, "image", "inspect", "-f", "{{.Id}}", IMAGE], capture_output=True, text=True)
-    if image.returncode:
-        pytest.fail(
-            f"There is no image {IMAGE}. Let role bundle build it (make integration does), or set "
-            "JHOK_KUBE_APISERVER to a kube-apiserver.",
-            pytrace=False,
-        )
-    binary = cache / f"kube-apiserver-{image.stdout.strip()[:12]}"
+@pytest.fixture(scope="session")
+def built() -> Callable[[str, str], str]:
+    """Return a function that gives the path of a program which role bundle has built from its Go module.
+
+    Its arguments: the image below ``localhost/jhok/``, ``kubernetes-1.37/programs`` for example, and the program's name.
+    """
+    return _built
+
+
+def _built(image: str, name: str) -> str:
+    podman = _binary("podman", "apt-get install podman.")
+    reference = f"localhost/jhok/{image}:latest"
+    found = subprocess.run([podman, "image", "inspect", "-f", "{{.Id}}", reference], capture_output=True, text=True)
+    if found.returncode:
+        pytest.fail(f"There is no image {reference}. Let role bundle build it (make integration does).", pytrace=False)
+    cache = Path(os.environ.get("JHOK_CACHE_DIR") or Path.home() / ".cache/jhok-lab") / "test"
+    binary = cache / f"{name}-{found.stdout.strip()[:12]}"
     if not binary.exists():
         cache.mkdir(parents=True, exist_ok=True)
         # Moved into place whole, since several test processes may come here at once.
         partial = cache / f"{binary.name}.{os.getpid()}"
-        container = subprocess.check_output([podman, "create", IMAGE, "true"], text=True).strip()
+        container = subprocess.check_output([podman, "create", reference, "true"], text=True).strip()
         try:
-            subprocess.run([podman, "cp", f"{container}:/out/kube-apiserver", partial], check=True)
+            subprocess.run([podman, "cp", f"{container}:/out/bin/{name}", partial], check=True)
         finally:
             subprocess.run([podman, "rm", container], check=True, capture_output=True)
         partial.rename(binary)
@@ -88,11 +86,10 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """Start etcd and kube-apiserver on 127.0.0.1 and stop them after the last test."""
     # Not at the top: pytest reads this file before its Ansible plugin makes collections importable.
     from ansible_collections.jhok.lab.plugins.module_utils.k8s import K8sError, connect
+    from ansible_collections.jhok.lab.plugins.plugin_utils.versions import NEWEST
 
-    cache = Path(os.environ.get("JHOK_CACHE_DIR") or Path.home() / ".cache/jhok-lab") / "test"
-    etcd = _binary("etcd", "apt-get install etcd-server.")
     openssl = _binary("openssl", "apt-get install openssl.")
-    apiserver = _kube_apiserver(cache)
+    etcd, apiserver = _built(f"etcd-{NEWEST}/programs", "etcd"), _built(f"kubernetes-{NEWEST}/programs", "kube-apiserver")
     root = tmp_path_factory.mktemp("kubernetes")
     client_port, peer_port, api_port = _free_ports(3)
     subprocess.run([openssl, "genrsa", "-out", root / "sa.key", "2048"], check=True, capture_output=True)

@@ -26,9 +26,9 @@ from oci import make_layout, registry_of, skopeo
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-VERSION, CRICTL, CNI = "v1.33.0", "v1.33.0", "v1.7.1"  # not pinned: the published sums are asked for
+VERSION = "v1.37.2"  # its sums are not in the table: the published ones are asked for
 PLUGINS = ("bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "tuning")
-IMAGES = ["kube-apiserver:v1.33.0", "coredns/coredns:v1.12.0", "pause:3.10"]
+IMAGES = ["kube-apiserver:v1.37.2", "coredns/coredns:v1.14.6", "pause:3.10.2"]
 
 
 @pytest.fixture
@@ -43,10 +43,16 @@ def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """Serve upstream's files under their names and return URL and directory."""
     web = tmp_path / "web"
 
-    def serve(path: str, content: bytes) -> None:
+    def serve(path: str, content: bytes, sums: str = "") -> None:
+        """Publish a file, and its sum beside it or as a line of the file of sums that is named."""
         (web / path).parent.mkdir(parents=True, exist_ok=True)
         (web / path).write_bytes(content)
-        (web / f"{path}.sha256").write_text(hashlib.sha256(content).hexdigest() + "\n")
+        digest, name = hashlib.sha256(content).hexdigest(), Path(path).name
+        if sums:
+            listed = f"{'0' * 64}  another-{name}\n{digest}  {name}\n"
+            (web / path).with_name(sums).write_text(listed)
+        else:
+            (web / f"{path}.sha256").write_text(f"{digest}\n")
 
     def archive(names: tuple[str, ...]) -> bytes:
         stream = io.BytesIO()
@@ -63,10 +69,17 @@ def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     serve(f"{VERSION}/bin/linux/amd64/kubeadm", kubeadm.encode())
     serve(f"{VERSION}/bin/linux/amd64/kubelet", b"kubelet")
     serve(f"{VERSION}/bin/linux/amd64/kubectl", b"kubectl")
-    tools = f"kubernetes-sigs/cri-tools/releases/download/{CRICTL}/crictl-{CRICTL}-linux-amd64.tar.gz"
+    tools = "kubernetes-sigs/cri-tools/releases/download/v1.37.0/crictl-v1.37.0-linux-amd64.tar.gz"
     serve(tools, archive(("crictl",)))
-    plugins = f"containernetworking/plugins/releases/download/{CNI}/cni-plugins-linux-amd64-{CNI}.tgz"
+    plugins = "containernetworking/plugins/releases/download/v1.10.0/cni-plugins-linux-amd64-v1.10.0.tgz"
     serve(plugins, archive(PLUGINS))
+    etcd = "etcd-io/etcd/releases/download/v3.7.0/etcd-v3.7.0-linux-amd64.tar.gz"
+    names = ("etcd", "etcdctl", "etcdutl")
+    serve(etcd, archive(tuple(f"etcd-v3.7.0-linux-amd64/{name}" for name in names)), "SHA256SUMS")
+    containerd = "containerd/containerd/releases/download/v2.3.7/containerd-static-2.3.7-linux-amd64.tar.gz"
+    programs = archive(("bin/containerd", "bin/containerd-shim-runc-v2", "bin/ctr", "bin/containerd-stress"))
+    serve(containerd, programs, f"{Path(containerd).name}.sha256sum")
+    serve("opencontainers/runc/releases/download/v1.5.3/runc.amd64", b"runc", "runc.sha256sum")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(web))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -105,8 +118,6 @@ def test_upstream(tmp_path: Path, mirror: tuple[str, Path], registry: str) -> No
     variables = {
         "bundle_source": "upstream",
         "bundle_kubernetes_version": VERSION,
-        "bundle_crictl_version": CRICTL,
-        "bundle_cni_version": CNI,
         "bundle_upstream_files_mirror": url,
         "bundle_upstream_github_mirror": url,
         "bundle_upstream_images_mirror": f"{registry}/k8s",
@@ -139,10 +150,13 @@ def test_upstream(tmp_path: Path, mirror: tuple[str, Path], registry: str) -> No
     assert (manifest["kubernetes_version"], manifest["source"]) == (VERSION, "upstream")
     assert (bundle / "bin/kubelet").read_bytes() == b"kubelet"
     assert (bundle / "cni/host-local").read_bytes() == b"host-local"
+    assert (bundle / "bin/etcdutl").read_bytes() == b"etcd-v3.7.0-linux-amd64/etcdutl"
+    assert (bundle / "bin/ctr").read_bytes() == b"bin/ctr"
+    assert (bundle / "bin/runc").read_bytes() == b"runc"
     assert [f"{image['name']}:{image['tag']}" for image in manifest["images"]] == [
-        "kubernetes/coredns:v1.12.0",
-        "kubernetes/kube-apiserver:v1.33.0",
-        "kubernetes/pause:3.10",
+        "kubernetes/coredns:v1.14.6",
+        "kubernetes/kube-apiserver:v1.37.2",
+        "kubernetes/pause:3.10.2",
     ]
     assert len(list((bundle / "images/blobs/sha256").iterdir())) == 3 * 2 + 1, "the layer is shared"
 

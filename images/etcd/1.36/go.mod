@@ -1,6 +1,6 @@
 module jhok.lab/etcd
 
-go 1.27.3
+go 1.24.0
 
 tool (
 	go.etcd.io/etcd/etcdctl/v3

@@ -11,14 +11,14 @@ import yaml
 from ansible_collections.jhok.lab.plugins.module_utils import bundle
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
-KUBEADM_1_34 = """\
-registry.k8s.io/kube-apiserver:v1.34.4
-registry.k8s.io/kube-controller-manager:v1.34.4
-registry.k8s.io/kube-scheduler:v1.34.4
-registry.k8s.io/kube-proxy:v1.34.4
-registry.k8s.io/coredns/coredns:v1.12.1
-registry.k8s.io/pause:3.10.1
-registry.k8s.io/etcd:3.6.5-0
+KUBEADM = """\
+registry.k8s.io/kube-apiserver:v1.37.2
+registry.k8s.io/kube-controller-manager:v1.37.2
+registry.k8s.io/kube-scheduler:v1.37.2
+registry.k8s.io/kube-proxy:v1.37.2
+registry.k8s.io/coredns/coredns:v1.14.6
+registry.k8s.io/pause:3.10.2
+registry.k8s.io/etcd:3.7.0-0
 """
 
 
@@ -37,7 +37,7 @@ def filled() -> bundle.Manifest:
         "kubernetes",
         [file_entry("bin/kubelet")],
         [image_entry("kubernetes/etcd")],
-        "debian",
+        "modules",
         "v1",
     )
     return bundle.merge(kubernetes, "site", [], [image_entry("jhok/hub", section="site")])
@@ -63,7 +63,7 @@ def test_merge_replaces_its_section_alone() -> None:
     merged = bundle.merge(filled(), "site", [file_entry("bin/new", "site")], [])
     assert [entry["path"] for entry in merged["files"]] == ["bin/kubelet", "bin/new"]
     assert [image["name"] for image in merged["images"]] == ["kubernetes/etcd"]
-    assert (merged["source"], merged["kubernetes_version"]) == ("debian", "v1")
+    assert (merged["source"], merged["kubernetes_version"]) == ("modules", "v1")
 
 
 @pytest.mark.parametrize(
@@ -119,26 +119,8 @@ def test_image_refs() -> None:
     assert bundle.image_refs({}, "172.16.0.100:5000") == {}
 
 
-def test_upstream_files_golden() -> None:
-    files = bundle.upstream_files("v1.34.4", "v1.34.0", "v1.8.0", "https://dl.k8s.io/release/", "https://github.com")
-    golden("upstream_files.yml", files)
-    assert all("sha256" in file for file in files), "the default versions are pinned"
-
-
-def test_upstream_versions_that_are_not_pinned_have_no_sum() -> None:
-    files = bundle.upstream_files("v1.33.0", "v1.33.0", "v1.7.1", "http://m/k8s", "http://m/gh")
-    assert not any("sha256" in file for file in files)
-    assert files[0]["url"] == "http://m/k8s/v1.33.0/bin/linux/amd64/kubeadm"
-
-
-def test_debian_golden() -> None:
-    references = {stage: f"localhost/jhok/{stage}:k" for stage in bundle.DEBIAN_IMAGES}
-    golden("debian_files.yml", bundle.debian_files("localhost/jhok/kubernetes-build:k"))
-    golden("debian_images.yml", bundle.debian_images(references))
-
-
 def test_kubeadm_images_golden() -> None:
-    golden("kubeadm_images.yml", bundle.kubeadm_images(KUBEADM_1_34, "mirror.example.org:5000/k8s/"))
+    golden("kubeadm_images.yml", bundle.kubeadm_images(KUBEADM, "mirror.example.org:5000/k8s/"))
 
 
 @pytest.mark.parametrize("listing", ["", "W1122 falling back", "k8s.gcr.io/pause:3.2"])
@@ -147,15 +129,26 @@ def test_kubeadm_images_refuses_what_kubeadm_does_not_print(listing: str) -> Non
         bundle.kubeadm_images(listing, "registry.k8s.io")
 
 
-@pytest.mark.parametrize("text", ["A" * 64, f"{'a' * 64}  cni-plugins.tgz\n", f"{'a' * 64}\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A" * 64,
+        f"{'a' * 64}  cni-plugins.tgz\n",
+        f"{'a' * 64}\n",
+        f"{'b' * 64}  other.tgz\n{'a' * 64} *cni-plugins.tgz\n",
+        f"{'b' * 64}  other.tgz\n{'a' * 64}  ./out/cni-plugins.tgz\n",
+    ],
+)
 def test_published_sha256(text: str) -> None:
-    assert bundle.published_sha256(text, "http://m/x.sha256") == "a" * 64
+    assert bundle.published_sha256(text, "http://m/sums", "cni-plugins.tgz") == "a" * 64
 
 
-@pytest.mark.parametrize("text", ["", "<html>not found</html>", "a" * 63, "g" * 64])
+@pytest.mark.parametrize(
+    "text", ["", "<html>not found</html>", "a" * 63, "g" * 64, f"{'b' * 64}  other.tgz\n{'a' * 64}  another.tgz\n"]
+)
 def test_published_sha256_refuses_anything_else(text: str) -> None:
-    with pytest.raises(bundle.BundleError, match=r"http://m/x\.sha256"):
-        bundle.published_sha256(text, "http://m/x.sha256")
+    with pytest.raises(bundle.BundleError, match=r"http://m/sums .* sum of cni-plugins\.tgz"):
+        bundle.published_sha256(text, "http://m/sums", "cni-plugins.tgz")
 
 
 def test_image_blobs() -> None:

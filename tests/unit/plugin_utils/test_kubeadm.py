@@ -1,4 +1,7 @@
-"""kubeadm's configuration in every API version, against golden files."""
+"""kubeadm's and the kubelet's configuration, against golden files.
+
+``tests/integration/test_kubeadm.py`` has the bundle's own kubeadm judge the same files.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,18 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.jhok.lab.plugins.filter.kubeadm import kubeadm_config
-from ansible_collections.jhok.lab.plugins.plugin_utils.kubeadm import KUBELET, init_documents, join_documents
+from ansible.errors import AnsibleFilterError
+from ansible_collections.jhok.lab.plugins.filter.kubeadm import kubeadm_config, kubelet_config
+from ansible_collections.jhok.lab.plugins.plugin_utils.kubeadm import (
+    KUBELET,
+    init_documents,
+    join_documents,
+    kubelet_document,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "kubeadm"
-VERSIONS = ("1.20.2", "1.24.17", "1.29.15", "1.31.4")
 INIT: dict[str, Any] = {
+    "version": "v1.37.2",
     "node_name": "master",
     "node_address": "172.16.0.100",
     "api_endpoint": "172.16.0.100:6443",
@@ -22,11 +31,10 @@ INIT: dict[str, Any] = {
     "image_repository": "172.16.0.100:5000/kubernetes",
     "taints": [],
     "extra_sans": ["master.lab.example"],
-    "kubelet": {"imageGCHighThresholdPercent": 100, "evictionHard": {"memory.available": "100Mi"}},
     "conntrack_max_per_core": 0,
-    "token": "abcdef.0123456789abcdef",
 }
 JOIN: dict[str, Any] = {
+    "version": "v1.37.2",
     "node_name": "worker1",
     "node_address": "172.16.0.101",
     "api_endpoint": "172.16.0.100:6443",
@@ -36,88 +44,73 @@ JOIN: dict[str, Any] = {
 BUILDERS = {"init": (init_documents, INIT), "join": (join_documents, JOIN)}
 
 
+@pytest.mark.parametrize("cgroup", ["v1", "v2"])
 @pytest.mark.parametrize("action", BUILDERS)
-@pytest.mark.parametrize("version", VERSIONS)
-def test_documents_are_golden(version: str, action: str) -> None:
+def test_documents_are_golden(action: str, cgroup: str) -> None:
     build, settings = BUILDERS[action]
-    golden = GOLDEN / f"{version}-{action}.yaml"
-    assert build({"version": f"v{version}", **settings}) == list(yaml.safe_load_all(golden.read_text()))
-
-
-@pytest.mark.parametrize(
-    ("version", "api"),
-    [
-        ("1.15.0", "v1beta2"),
-        ("v1.21.14", "v1beta2"),
-        ("v1.22.0", "v1beta3"),
-        ("v1.30.9", "v1beta3"),
-        ("v1.31.0", "v1beta4"),
-        ("v1.36.0-rc.1", "v1beta4"),
-    ],
-)
-def test_api_version_follows_kubeadm(version: str, api: str) -> None:
-    documents = init_documents({"version": version, **INIT})
-    assert [d["apiVersion"] for d in documents[:2]] == [f"kubeadm.k8s.io/{api}"] * 2
-    assert documents[1]["kubernetesVersion"] == "v" + version.removeprefix("v")
-
-
-@pytest.mark.parametrize("given", ["/run/containerd/containerd.sock", "unix:///run/containerd/containerd.sock"])
-def test_socket_has_the_form_that_kubeadm_wants(given: str) -> None:
-    def socket(version: str) -> str:
-        registration = join_documents({"version": version, "cri_socket": given, **JOIN})[0]["nodeRegistration"]
-        return str(registration["criSocket"])
-
-    assert socket("v1.23.17") == "/run/containerd/containerd.sock"
-    assert socket("v1.24.0") == "unix:///run/containerd/containerd.sock"
+    golden = (GOLDEN / f"{action}-cgroup-{cgroup}.yaml").read_text()
+    assert build({**settings, "cgroup_v1": cgroup == "v1"}) == list(yaml.safe_load_all(golden))
 
 
 def test_defaults_are_left_to_kubeadm() -> None:
-    settings = {key: INIT[key] for key in ("node_name", "node_address", "pod_cidr", "service_cidr")}
-    init, cluster, kubelet = init_documents({"version": "v1.29.0", **settings, "taints": None})
-    assert "taints" not in init["nodeRegistration"]
-    assert "bootstrapTokens" not in init
-    assert init["localAPIEndpoint"] == {"advertiseAddress": "172.16.0.100"}
-    assert not {"imageRepository", "controlPlaneEndpoint", "apiServer"} & set(cluster)
-    assert kubelet == {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
-        "cgroupDriver": "systemd",
-        **KUBELET,
-    }
+    needed = ("version", "node_name", "node_address", "api_endpoint", "pod_cidr", "service_cidr")
+    init, cluster, proxy = init_documents({**{key: INIT[key] for key in needed}, "taints": None})
+    assert not {"taints", "ignorePreflightErrors"} & set(init["nodeRegistration"])
+    assert "imageRepository" not in cluster
+    assert "certSANs" not in cluster["apiServer"]
+    assert set(proxy) == {"apiVersion", "kind", "mode"}
+
+
+def test_the_kubelet_is_told_of_cgroup_v1_where_it_is() -> None:
+    plain = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", **KUBELET}
+    assert kubelet_document({}, cgroup_v1=False) == plain
+    assert kubelet_document({}, cgroup_v1=True) == {**plain, "failCgroupV1": False}
     assert KUBELET["podPidsLimit"] == 4096
+    assert KUBELET["singleProcessOOMKill"] is True
 
 
-def test_filter_writes_documents_that_ansible_values_can_enter() -> None:
-    class Tagged(str):
-        """Stands for Ansible's own subclasses of str, which YAML's dumper refuses."""
+def test_a_field_of_the_kubelet_is_replaced_whole() -> None:
+    extra = {"evictionHard": {"memory.available": "100Mi"}, "maxPods": 60}
+    document = kubelet_document(extra, cgroup_v1=False)
+    assert document["evictionHard"] == extra["evictionHard"]
+    assert document["maxPods"] == 60
 
-    class TaggedInt(int):
-        """Stands for Ansible's own subclasses of int."""
 
-    kubelet = {**INIT["kubelet"], "imageGCHighThresholdPercent": TaggedInt(100)}
-    text = kubeadm_config({"version": "v1.20.2", **INIT, "node_name": Tagged("master"), "kubelet": kubelet})
+@pytest.mark.parametrize("field", ["cgroupDriver", "failCgroupV1", "kind"])
+def test_what_is_ours_is_refused_for_the_kubelet(field: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=rf"kubernetes_kubelet_config: {field} .* remove it"):
+        kubelet_config({field: "x"})
+
+
+class Tagged(str):
+    """Stands for Ansible's own subclasses of str, which YAML's dumper refuses."""
+
+
+class TaggedInt(int):
+    """Stands for Ansible's own subclasses of int."""
+
+
+def test_filters_write_documents_that_ansible_values_can_enter() -> None:
+    text = kubeadm_config({**INIT, "node_name": Tagged("master")})
     assert text.startswith("---\n")
-    assert list(yaml.safe_load_all(text)) == init_documents({"version": "v1.20.2", **INIT})
+    assert list(yaml.safe_load_all(text)) == init_documents(INIT)
+    kubelet = kubelet_config({"maxPods": TaggedInt(60)}, cgroup_v1=True)
+    assert yaml.safe_load(kubelet) == kubelet_document({"maxPods": 60}, cgroup_v1=True)
 
 
 @pytest.mark.parametrize(
     ("action", "change", "words"),
     [
-        ("init", {"version": "1.20"}, ["kubernetes_version", "1.20", "v1.20.2"]),
-        ("init", {"version": "v1.14.0"}, ["kubernetes_version", "1.15"]),
+        ("init", {"version": "1.37"}, ["kubernetes_version", "1.37", "v1.37.2"]),
         ("init", {"pod_cidr": None}, ["kubernetes_pod_cidr", "set it"]),
         ("init", {"pod_cidr": "10.244.0.1/16"}, ["kubernetes_pod_cidr", "host bits", "10.244.0.0/16"]),
         ("init", {"pod_cidr": "10.96.0.0/16"}, ["kubernetes_pod_cidr", "kubernetes_service_cidr"]),
-        ("init", {"pod_cidr": "10.244.0.0/25"}, ["kubernetes_node_cidr_mask_size", "24", "25 to 30"]),
-        ("init", {"node_cidr_mask_size": 31}, ["kubernetes_node_cidr_mask_size", "16 to 30"]),
-        ("init", {"pod_cidr": "10.0.0.0/7", "service_cidr": "172.31.0.0/16"}, ["kubernetes_node_cidr_mask_size"]),
+        ("init", {"pod_cidr": "10.244.0.0/25"}, ["kubernetes_pod_cidr", "/8 and /24"]),
+        ("init", {"pod_cidr": "10.0.0.0/7", "service_cidr": "172.31.0.0/16"}, ["kubernetes_pod_cidr", "/8 and /24"]),
         ("init", {"service_cidr": "fd00::/108"}, ["kubernetes_service_cidr", "fd00::/108"]),
         ("init", {"node_address": "master"}, ["kubernetes_node_address", "172.16.0.100"]),
-        ("init", {"advertise_address": "0.0.0.300"}, ["kubernetes_advertise_address"]),
+        ("init", {"api_endpoint": ""}, ["kubernetes_api_endpoint"]),
         ("init", {"node_name": "Master_1"}, ["kubernetes_node_name", "lower case"]),
-        ("init", {"cri_socket": "containerd.sock"}, ["kubernetes_cri_socket", "absolute"]),
-        ("init", {"cgroup_driver": "cgroup"}, ["kubernetes_cgroup_driver", "systemd or cgroupfs"]),
-        ("init", {"kubelet": {"cgroupDriver": "systemd"}}, ["kubernetes_kubelet", "kubernetes_cgroup_driver"]),
         ("init", {"podcidr": "10.0.0.0/16"}, ["podcidr", "pod_cidr"]),
         ("join", {"token": "secret"}, ["kubernetes_token", "kubeadm token create"]),
         ("join", {"ca_cert_hashes": ["sha1:00"]}, ["kubernetes_ca_cert_hashes", "sha256"]),
@@ -127,6 +120,6 @@ def test_filter_writes_documents_that_ansible_values_can_enter() -> None:
 def test_wrong_settings_name_variable_and_remedy(action: str, change: dict[str, Any], words: list[str]) -> None:
     build, settings = BUILDERS[action]
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the words are checked below)
-        build({"version": "v1.20.2", **settings, **change})
+        build({**settings, **change})
     assert [word for word in words if word not in str(caught.value)] == []
     assert "secret" not in json.dumps(str(caught.value))

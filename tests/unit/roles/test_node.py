@@ -57,13 +57,13 @@ def test_a_name_that_is_unknown_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("runtimes", "default", "expected"),
     [
-        ({}, "runc", {"runc": {"SystemdCgroup": True}}),
+        ({}, "runc", {"runc": {"BinaryName": "/usr/local/bin/runc", "SystemdCgroup": True}}),
         (
             {"nvidia": {"BinaryName": "/usr/bin/nvidia-container-runtime"}, "runc": {"SystemdCgroup": False}},
             "nvidia",
             {
                 "nvidia": {"BinaryName": "/usr/bin/nvidia-container-runtime", "SystemdCgroup": True},
-                "runc": {"SystemdCgroup": False},
+                "runc": {"BinaryName": "/usr/local/bin/runc", "SystemdCgroup": False},
             },
         ),
     ],
@@ -71,16 +71,19 @@ def test_a_name_that_is_unknown_is_named(tmp_path: Path) -> None:
 def test_runtimes_of_containerd(runtimes: dict[str, Any], default: str, expected: dict[str, Any]) -> None:
     values = {
         "ansible_managed": "Ansible managed",
-        "node_pause_image": "172.16.0.100:5000/kubernetes/pause:3.2",
+        "node_pause_image": "172.16.0.100:5000/kubernetes/pause:3.10.2",
         "node_runtimes": runtimes,
         "node_default_runtime": default,
     }
     text = (ROOT / "roles/node/templates/config.toml.j2").read_text()
     rendered = Templar(loader=DataLoader(), variables=values).template(trust_as_template(text))
-    cri = tomllib.loads(rendered)["plugins"]["io.containerd.grpc.v1.cri"]
-    assert cri["containerd"]["default_runtime_name"] == default
-    found = cri["containerd"]["runtimes"]
+    assert tomllib.loads(rendered)["version"] == 3
+    plugins = tomllib.loads(rendered)["plugins"]
+    containerd = plugins["io.containerd.cri.v1.runtime"]["containerd"]
+    assert containerd["default_runtime_name"] == default
+    found = containerd["runtimes"]
     assert {name: runtime["options"] for name, runtime in found.items()} == expected
     assert {runtime["runtime_type"] for runtime in found.values()} == {"io.containerd.runc.v2"}
-    assert cri["sandbox_image"] == values["node_pause_image"]
-    assert cri["registry"]["config_path"] == "/etc/containerd/certs.d"
+    images = plugins["io.containerd.cri.v1.images"]
+    assert images["pinned_images"]["sandbox"] == values["node_pause_image"]
+    assert images["registry"]["config_path"] == "/etc/containerd/certs.d"
