@@ -22,7 +22,7 @@ def kubeadm_config(settings: Mapping[str, Any], action: str = "init") -> str:
     return yaml.safe_dump_all(documents, sort_keys=False, explicit_start=True)
 
 
-def kubelet_config(extra: Mapping[str, Any], cgroup_v1: bool = False) -> str:  # noqa: FBT001, FBT002 (a filter's argument)
+def kubelet_config(extra: Mapping[str, Any], cgroup_v1: bool = False) -> str:
     """Return a drop-in file of the kubelet's configuration as text."""
     try:
         document = kubeadm.kubelet_document(extra, cgroup_v1=cgroup_v1)

@@ -1,7 +1,7 @@
 """Speak to the Kubernetes API: the one file of this collection that imports the ``kubernetes`` client.
 
 The client reads the kubeconfig and makes TLS connections; requests are made with plain paths and plain dicts, because
-its model classes know only their own release's fields while this collection serves Kubernetes 1.20 up to the newest.
+its model classes know only their own release's fields while this collection serves several releases of Kubernetes.
 Only the API groups that are asked for are discovered, so a short run stays short.
 
 Every failure is a :class:`K8sError`, whose text says what went wrong and what to do.
@@ -78,7 +78,7 @@ class Version:
     major: int
     minor: int
     text: str
-    """As the server writes it, e.g. ``v1.20.2``."""
+    """As the server writes it, e.g. ``v1.37.2``."""
 
 
 @dataclass(frozen=True)
@@ -459,7 +459,8 @@ class Cluster:
         """
         kind, metadata = obj["kind"], obj["metadata"]
         path = self.resource(obj["apiVersion"], kind).path(metadata.get("namespace"), metadata["name"])
-        query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
+        # Strict: a field that the server does not know is an error, and not left out.
+        query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
         if dry_run:
             query["dryRun"] = "All"
         asked = f"apply {kind} {full_name(obj)}"

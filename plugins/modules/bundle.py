@@ -77,7 +77,8 @@ options:
         type: str
       sha256_url:
         description: >-
-          URL of the published sum, alone or as a line of C(sha256sum) with the file's name. When left out, C(<url>.sha256).
+          URL of the published sum, alone or as a line of C(sha256sum) with the file's name. When left out,
+          C(<url>.sha256).
         type: str
       archive_member:
         description: Take this file out of the downloaded tar archive.
@@ -647,7 +648,9 @@ def main() -> None:
                     **dict.fromkeys(("name", "path", "version", "origin"), needed),
                     "mode": {"type": "str", "default": "0755"},
                     "src": {"type": "path"},
-                    **dict.fromkeys(("image", "image_path", "url", "sha256", "sha256_url", "archive_member", "setting"), string),
+                    **dict.fromkeys(
+                        ("image", "image_path", "url", "sha256", "sha256_url", "archive_member", "setting"), string
+                    ),
                 },
                 "required_one_of": [("image", "src", "url")],
                 "mutually_exclusive": [("image", "src", "url")],

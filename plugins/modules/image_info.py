@@ -62,7 +62,10 @@ EXAMPLES = r"""
   jhok.lab.image_info:
     images:
       - {name: hub, folder: images/hub}
-      - {name: kubernetes-1.37/kube-apiserver, folder: images/kubernetes, target: kube-apiserver, build_args: {minor: "1.37"}}
+      - name: kubernetes-1.37/kube-apiserver
+        folder: images/kubernetes
+        target: kube-apiserver
+        build_args: {minor: "1.37"}
   become: true
   register: known
 """

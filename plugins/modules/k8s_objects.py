@@ -16,7 +16,7 @@ description:
     set that made it, and the others leave it as it is.
   - The order of objects does not matter. Namespaces go first, then what workloads need, then the workloads;
     independent objects are applied at the same time. All objects that fail are reported, not only the first.
-  - Works with Kubernetes 1.20 and later.
+  - Works with Kubernetes 1.34 and later.
 options:
   kubeconfig:
     description: Path of the kubeconfig on the host where the module runs.

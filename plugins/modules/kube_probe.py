@@ -83,7 +83,7 @@ EXAMPLES = r"""
     check: kubernetes
     kubeconfig: artifacts/kubeconfig
     api: true
-    version: v1.20.2
+    version: v1.37.2
     nodes:
       master: 172.16.0.100
       worker1: 172.16.0.101
@@ -98,7 +98,7 @@ probes:
   type: list
   elements: dict
   sample:
-    - {check: kubernetes, asked: node worker1, got: "ready, 172.16.0.101, v1.20.2", ok: true, seconds: 0.01}
+    - {check: kubernetes, asked: node worker1, got: "ready, 172.16.0.101, v1.37.2", ok: true, seconds: 0.01}
 """
 
 import datetime

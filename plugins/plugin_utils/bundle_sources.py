@@ -27,7 +27,7 @@ class Family:
         name: the folder below ``images/``, and the field of Release that says the version.
         module: path of the Go module.
         programs: the programs that go into the bundle, by their paths there.
-        images: the images that kubeadm asks for, each a stage of the folder, with what comes after the version in their tags.
+        images: the images that kubeadm asks for, each a stage of the folder, with what its tag has after the version.
         per_minor: whether the folder has a folder per minor release of Kubernetes.
         note: what to tell a person who waits for it.
 
@@ -55,7 +55,9 @@ FAMILIES = (
         name="kubernetes",
         module="k8s.io/kubernetes",
         programs=("bin/kubeadm", "bin/kubectl", "bin/kubelet"),
-        images=dict.fromkeys(("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "pause"), ""),
+        images=dict.fromkeys(
+            ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "pause"), ""
+        ),
         per_minor=True,
         note="about 6 min when nothing is cached",
     ),
@@ -180,7 +182,9 @@ def upstream_files(release: Release, files_mirror: str, github_mirror: str) -> l
     """
     kubernetes = f"{files_mirror.rstrip('/')}/v{release.kubernetes}/bin/linux/amd64"
     files = [
-        _download(release, f"bin/{name}", release.kubernetes, f"{kubernetes}/{name}", setting="bundle_upstream_files_mirror")
+        _download(
+            release, f"bin/{name}", release.kubernetes, f"{kubernetes}/{name}", setting="bundle_upstream_files_mirror"
+        )
         for name in ("kubeadm", "kubectl", "kubelet")
     ]
     for project, version, archive, members, sums in _archives(release):

@@ -12,7 +12,8 @@ API = "kubeadm.k8s.io/v1beta4"
 
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 
-# Files of the control plane host that the API server reads, made by role kubernetes, and where it writes who changed what.
+# Files of the control plane host that the API server reads, made by role kubernetes, and the directory that it writes
+# to who changed what.
 AUDIT_POLICY = "/etc/kubernetes/jhok-audit-policy.yaml"
 ENCRYPTION = "/etc/kubernetes/jhok-encryption.yaml"
 AUDIT_LOGS = "/var/log/kubernetes"
@@ -24,11 +25,13 @@ MAX_MASK_DIFFERENCE = 16
 # What the kubelet leaves to chance. A pod that makes processes without end stops at its own limit; a server with
 # JupyterLab, VS Code and kernels has some hundred threads, numerical libraries add one per core and process. The
 # machine's own programs (sshd, containerd, the kubelet) get their share, and pods are evicted before the kernel kills.
+# Its serving certificate is the cluster's (jhok_kubelet_certificates.py approves it): nobody needs to skip the check.
 # Of a pod that needs too much memory only the greedy process ends, so that a kernel dies and JupyterLab stays.
 # The thresholds of disks are the kubelet's own, which has to be told all or none.
 KUBELET: dict[str, Any] = {
     "podPidsLimit": 4096,
     "singleProcessOOMKill": True,
+    "serverTLSBootstrap": True,
     "systemReserved": {"cpu": "100m", "memory": "256Mi"},
     "evictionHard": {
         "memory.available": "200Mi",
@@ -67,7 +70,8 @@ def init_documents(settings: Mapping[str, Any]) -> list[Document]:
             joins use), ``pod_cidr``, ``service_cidr``. Optional:
             ``dns_domain`` (default ``cluster.local``), ``image_repository`` (default: kubeadm's),
             ``taints`` (``[]``: pods are scheduled on the control plane too; ``None``, the default: kubeadm's taint),
-            ``cgroup_v1`` (whether the machine has cgroup v1, default no), ``extra_sans`` of the API server's certificate,
+            ``cgroup_v1`` (whether the machine has cgroup v1; default no),
+            ``extra_sans`` of the API server's certificate,
             ``conntrack_max_per_core`` (``None``: kube-proxy's default; 0: the host's limit is left as it is).
 
     Raises:
@@ -108,12 +112,30 @@ def init_documents(settings: Mapping[str, Any]) -> list[Document]:
                     "audit-log-maxbackup": "5",  # files
                     "audit-log-maxsize": "20",  # MB each
                     "encryption-provider-config": ENCRYPTION,
+                    "kubelet-certificate-authority": "/etc/kubernetes/pki/ca.crt",
                 }
             ),
             "extraVolumes": [
-                {"name": "audit-policy", "hostPath": AUDIT_POLICY, "mountPath": AUDIT_POLICY, "readOnly": True, "pathType": "File"},
-                {"name": "encryption", "hostPath": ENCRYPTION, "mountPath": ENCRYPTION, "readOnly": True, "pathType": "File"},
-                {"name": "audit-logs", "hostPath": AUDIT_LOGS, "mountPath": AUDIT_LOGS, "pathType": "DirectoryOrCreate"},
+                {
+                    "name": "audit-policy",
+                    "hostPath": AUDIT_POLICY,
+                    "mountPath": AUDIT_POLICY,
+                    "readOnly": True,
+                    "pathType": "File",
+                },
+                {
+                    "name": "encryption",
+                    "hostPath": ENCRYPTION,
+                    "mountPath": ENCRYPTION,
+                    "readOnly": True,
+                    "pathType": "File",
+                },
+                {
+                    "name": "audit-logs",
+                    "hostPath": AUDIT_LOGS,
+                    "mountPath": AUDIT_LOGS,
+                    "pathType": "DirectoryOrCreate",
+                },
             ],
         },
         "controllerManager": {"extraArgs": _arguments({"node-cidr-mask-size": str(NODE_MASK)})},
@@ -178,7 +200,12 @@ def kubelet_document(extra: Mapping[str, Any], *, cgroup_v1: bool) -> Document:
     owned = sorted({"apiVersion", "kind", "cgroupDriver", "failCgroupV1"} & set(extra))
     if owned:
         raise _wrong("kubelet_config", ", ".join(owned), "is not an admin's to set", "remove it")
-    document: Document = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", **KUBELET, **extra}
+    document: Document = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        **KUBELET,
+        **extra,
+    }
     if cgroup_v1:
         document["failCgroupV1"] = False
     return _plain(document)

@@ -64,6 +64,8 @@ def _jobs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return every job, in the order of its name."""
     services = f"{settings['hub_namespace']}.svc"
     own_node = {"node": settings["node"]}
+    # The kubelets of an existing cluster may have signed their certificates themselves, as kubeadm leaves it.
+    tls = {"ca_file": f"{ACCOUNT}/ca.crt"} if settings["manage_kubernetes"] else {"insecure_skip_verify": True}
     bearer = {"credentials_file": f"{ACCOUNT}/token"}
     jobs = [
         _static("prometheus", f"127.0.0.1:{PROMETHEUS}"),
@@ -83,10 +85,10 @@ def _jobs(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
             authorization=bearer,
             tls_config={"ca_file": f"{ACCOUNT}/ca.crt"},
         ),
-        _kubelet("kubelet", "/metrics"),
-        _kubelet("cadvisor", "/metrics/cadvisor"),
-        _kubelet("kubelet-resource", "/metrics/resource"),
-        _kubelet("kubelet-probes", "/metrics/probes"),
+        _kubelet("kubelet", "/metrics", tls),
+        _kubelet("cadvisor", "/metrics/cadvisor", tls),
+        _kubelet("kubelet-resource", "/metrics/resource", tls),
+        _kubelet("kubelet-probes", "/metrics/probes", tls),
         {
             "job_name": "node",
             "static_configs": [
@@ -111,15 +113,15 @@ def _static(job: str, target: str, labels: dict[str, str] | None = None, **more:
     }
 
 
-def _kubelet(job: str, path: str) -> dict[str, Any]:
-    """Return a job of every kubelet, whose certificate no CA of the cluster has signed."""
+def _kubelet(job: str, path: str, tls: dict[str, Any]) -> dict[str, Any]:
+    """Return a job of every kubelet, by the address that its certificate names."""
     return {
         "job_name": job,
         "kubernetes_sd_configs": [{"role": "node"}],
         "scheme": "https",
         "metrics_path": path,
         "authorization": {"credentials_file": f"{ACCOUNT}/token"},
-        "tls_config": {"insecure_skip_verify": True},
+        "tls_config": tls,
         "relabel_configs": [{"source_labels": ["__meta_kubernetes_node_name"], "target_label": "node"}],
     }
 

@@ -39,8 +39,8 @@ def storage_objects(settings: StorageSettings) -> list[Object]:
             "kind": "Namespace",
             "metadata": {
                 "name": namespace,
-                # Where the API server knows pod security levels: no privileged pod, no host path, no host network.
-                "labels": {"pod-security.kubernetes.io/enforce": "baseline"},
+                # Users' pods run here: the API server refuses a pod that is root, has capabilities or sees its node.
+                "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
             },
         },
         _volume(

@@ -47,7 +47,7 @@ def _binary(name: str, advice: str) -> str:
 def built() -> Callable[[str, str], str]:
     """Return a function that gives the path of a program which role bundle has built from its Go module.
 
-    Its arguments: the image below ``localhost/jhok/``, ``kubernetes-1.37/programs`` for example, and the program's name.
+    Its arguments: the image below ``localhost/jhok/`` (``kubernetes-1.37/programs``), and the program's name.
     """
     return _built
 
@@ -89,7 +89,10 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     from ansible_collections.jhok.lab.plugins.plugin_utils.versions import NEWEST
 
     openssl = _binary("openssl", "apt-get install openssl.")
-    etcd, apiserver = _built(f"etcd-{NEWEST}/programs", "etcd"), _built(f"kubernetes-{NEWEST}/programs", "kube-apiserver")
+    etcd, apiserver = (
+        _built(f"etcd-{NEWEST}/programs", "etcd"),
+        _built(f"kubernetes-{NEWEST}/programs", "kube-apiserver"),
+    )
     root = tmp_path_factory.mktemp("kubernetes")
     client_port, peer_port, api_port = _free_ports(3)
     subprocess.run([openssl, "genrsa", "-out", root / "sa.key", "2048"], check=True, capture_output=True)

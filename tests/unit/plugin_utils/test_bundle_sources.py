@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 FILTERS = FilterModule().filters()
 
 
-def golden(name: str) -> Any:
+def golden(name: str) -> object:
     return yaml.safe_load((GOLDEN / name).read_text())
 
 

@@ -87,3 +87,15 @@ def test_an_extra_metric_that_is_none(name: str) -> None:
 def test_a_target_has_no_longer_than_the_interval(interval: int, timeout: str) -> None:
     config = prometheus_config(SETTINGS | {"scrape_interval": interval}, set())
     assert (config["global"]["scrape_interval"], config["global"]["scrape_timeout"]) == (f"{interval}s", timeout)
+
+
+@pytest.mark.parametrize(
+    ("manage", "tls"),
+    [
+        (True, {"ca_file": "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"}),
+        (False, {"insecure_skip_verify": True}),
+    ],
+)
+def test_kubelets_of_our_own_cluster_are_known_by_their_certificates(manage: bool, tls: dict[str, object]) -> None:
+    names = ("kubelet", "cadvisor", "kubelet-resource", "kubelet-probes")
+    assert {name: jobs(manage_kubernetes=manage)[name]["tls_config"] for name in names} == dict.fromkeys(names, tls)
