@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,16 @@ from ansible.module_utils.common.yaml import yaml_load  # libyaml where there is
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import CONTROL, READ, Problem, Site, judge, report
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import (
+    BUNDLE_DIR,
+    BUNDLE_SOURCE,
+    CONTROL,
+    READ,
+    Problem,
+    Site,
+    judge,
+    report,
+)
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_files import Scan, scan_inventory, scan_variables
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_machine import judge_machines
 
@@ -114,7 +125,26 @@ def collect(
                 site.given[host][name] = _plain(templar.template(raw[name]))
             except AnsibleError as err:
                 site.unresolved.append((host, name, _reason(err)))
+    if site.value(BUNDLE_SOURCE) == "directory":
+        site.carried = _carried(site, loader, hostvars)
     return site
+
+
+def _carried(site: Site, loader: DataLoader, hostvars: HostVars) -> str:
+    """Return the version of the Kubernetes in the bundle directory; empty where there is none."""
+    raw = {**hostvars.raw_get(CONTROL), "hostvars": hostvars}
+    try:
+        directory = site.given[CONTROL].get(BUNDLE_DIR) or Templar(loader=loader, variables=raw).template(
+            raw.get("site_bundle_dir", "")
+        )
+        manifest = json.loads((Path(str(directory)).expanduser() / "manifest.json").read_text())
+    except (AnsibleError, OSError, ValueError):
+        return ""
+    return str(manifest.get("kubernetes_version") or "") if isinstance(manifest, dict) else ""
+
+
+def _today() -> date:
+    return datetime.now(tz=UTC).date()
 
 
 def _plain(value: object) -> object:
@@ -158,7 +188,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         sources = [str(s) for s in variables.get("ansible_inventory_sources") or []]
         site = collect(self._loader, inventory, hostvars, sources)
         machine = args["stage"] == "machine"
-        problems = judge_machines(site, args["machines"], args["limits"]) if machine else judge(site)
+        problems = judge_machines(site, args["machines"], args["limits"]) if machine else judge(site, _today())
         return {**result, "changed": False, **_outcome(problems, args["stage"])}
 
 

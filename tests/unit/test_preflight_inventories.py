@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = yaml.safe_load((Path(__file__).parent / "inventories" / "broken.yml").read_text())
 RENAMED = {"jupyterhub_port": ("jupyterhub_node_port", "0.2.0")}
 VAULT_PASSWORD = b"open sesame"
+TODAY = datetime.date(2026, 11, 28)
 
 
 def materialise(directory: Path, case: dict[str, Any]) -> Path:
@@ -45,7 +47,10 @@ def materialise(directory: Path, case: dict[str, Any]) -> Path:
 
 
 def judge_inventory(
-    hosts: Path, extra: dict[str, str] | None = None, renamed: dict[str, tuple[str, str]] | None = None
+    hosts: Path,
+    extra: dict[str, str] | None = None,
+    renamed: dict[str, tuple[str, str]] | None = None,
+    today: datetime.date = TODAY,
 ) -> list[Problem]:
     """Judge an inventory as action plugin preflight does, in this process."""
     loader = DataLoader()
@@ -54,7 +59,7 @@ def judge_inventory(
     load_extra_vars.extra_vars = dict(extra or {}) or {"ansible_check_mode": False}
     variables = VariableManager(loader=loader, inventory=inventory, version_info=None)
     site = collect(loader, inventory, HostVars(inventory, variables, loader), [str(hosts)])
-    return judge(site, renamed)
+    return judge(site, today, renamed)
 
 
 def run_site(hosts: Path, directory: Path, playbook: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -82,7 +87,8 @@ def static_play(directory: Path) -> Path:
 @pytest.mark.parametrize("case", TABLE["cases"], ids=lambda case: case["id"])
 def test_broken_inventory_is_refused(case: dict[str, Any], tmp_path: Path) -> None:
     hosts = materialise(tmp_path, case)
-    found = [str(p) for p in judge_inventory(hosts, case.get("extra"), RENAMED if case.get("renamed") else None)]
+    renamed = RENAMED if case.get("renamed") else None
+    found = [str(p) for p in judge_inventory(hosts, case.get("extra"), renamed, case.get("today", TODAY))]
     rest = list(found)
     for pieces in case["expect"]:
         match = next((p for p in rest if all(str(piece) in p for piece in pieces)), None)
@@ -126,6 +132,14 @@ def test_the_base_is_fine(tmp_path: Path) -> None:
         {"add": "jupyterhub_auth: native\njupyterhub_admins: [carol]\n"},
         {"add": "monitoring_enabled: false\nmonitoring_ui: grafana\nmonitoring_scrape_interval: 0\n"},
         {"add": "storage_nfs_server: nas.example.org\njupyterhub_address: hub.example.org\nsite_epoch: 2026-11\n"},
+        {"add": "bundle_source: upstream\nbundle_kubernetes_version: 1.36\n"},
+        {"add": "bundle_source: upstream\nbundle_kubernetes_version: v1.37.2\n"},
+        {
+            "add": "bundle_source: directory\nbundle_dir: '{{ hostvars.master.inventory_dir }}/bundle'\n"
+            "bundle_kubernetes_version: '1.20'\n",
+            "files": {"bundle/manifest.json": '{"kubernetes_version": "v1.37.0"}'},
+        },
+        {"add": "bundle_source: directory\n"},
     ],
     ids=[
         "homes elsewhere",
@@ -135,6 +149,10 @@ def test_the_base_is_fine(tmp_path: Path) -> None:
         "sign-up",
         "no monitoring",
         "overrides of what is shared",
+        "a minor release that YAML takes for a number",
+        "a full version",
+        "a bundle that was carried here, of an earlier patch",
+        "a bundle that is not there yet",
     ],
 )
 def test_what_a_site_may_do_otherwise_is_fine(change: dict[str, Any], tmp_path: Path) -> None:
@@ -204,6 +222,16 @@ def test_site_yml_refuses_before_any_machine_is_touched(id_: str, tmp_path: Path
     for pieces in case["expect"]:
         assert all(str(piece) in result.stdout for piece in pieces), result.stdout
     assert not (tmp_path / "touched").exists()
+
+
+def test_a_carried_bundle_is_found_where_it_lies_by_default(tmp_path: Path) -> None:
+    case = {
+        "add": "bundle_source: directory\nsite_cache_dir: '{{ hostvars.master.inventory_dir }}/cache'\n",
+        "files": {"cache/bundle/directory/manifest.json": '{"kubernetes_version": "v1.20.2"}'},
+    }
+    result = run_site(materialise(tmp_path, case), tmp_path, static_play(tmp_path))
+    assert result.returncode != 0
+    assert "holds Kubernetes v1.20.2, which is not supported" in result.stdout
 
 
 def test_the_mark_is_left_when_a_machine_is_touched(tmp_path: Path) -> None:
