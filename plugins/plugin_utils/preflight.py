@@ -35,8 +35,15 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.versions import NEWEST, R
 
 CONTROL = "localhost"  # the control machine, where everything that speaks to the Kubernetes API runs
 
-# Names that an option once had: {old name: (new name, version that renamed it)}. A new name of "" means: it is gone.
+# Names that an option once had: {old name: (new name, version that renamed it)}.
 RENAMED: dict[str, tuple[str, str]] = {}
+
+# Names of options that are there no more: {name: (version that dropped it, what decides instead)}.
+_BY_THE_TABLE = "the table of versions decides, by bundle_kubernetes_version"
+GONE: dict[str, tuple[str, str]] = {
+    "bundle_crictl_version": ("0.1.0", _BY_THE_TABLE),
+    "bundle_cni_version": ("0.1.0", _BY_THE_TABLE),
+}
 
 # Values that an option once had: {(option, value): (what became of it, what to do)}.
 WITHDRAWN: dict[tuple[str, str], tuple[str, str]] = {
@@ -592,13 +599,17 @@ def _name_problems(site: Site, renamed: Mapping[str, tuple[str, str]]) -> Iterat
     known = site.options
     places = [(d.name, d.where) for d in site.scan.definitions] + [(n, "extra vars") for n in sorted(site.extra_vars)]
     for name, where in places:
+        if name in GONE:  # no secret among them
+            version, instead = GONE[name]
+            value = next((show(given[name]) for given in site.given.values() if name in given), "")
+            yield Problem(where, name, value, f"it is gone since version {version}: {instead}", "remove it")
+            continue
         if name in known or name in site.derived or name.startswith("ansible_"):
             continue
         value = next((show(v[name], secret=_may_be_secret(name, known)) for v in site.given.values() if name in v), "")
         if name in renamed:
             new, version = renamed[name]
-            do = f"rename it to {new}" if new else "remove it"
-            yield Problem(where, name, value, f"the name is gone since version {version}", do)
+            yield Problem(where, name, value, f"the name is gone since version {version}", f"rename it to {new}")
             continue
         role = site.role_of(name)
         # Without a role's prefix only a name that is all but a known one is taken for a slip.

@@ -174,8 +174,8 @@ def test_the_rules_speak_of_variables_that_exist() -> None:
     options = {name for role in load_specs().values() for name in role}
     assert set(preflight.READ) <= options
     assert {preflight.KUBECONFIG, preflight.IMAGES, *preflight.HOMES} <= options
-    assert not set(preflight.RENAMED) & options
-    assert {new for new, _version in preflight.RENAMED.values() if new} <= options
+    assert not {*preflight.RENAMED, *preflight.GONE} & options
+    assert {new for new, _version in preflight.RENAMED.values()} <= options
     assert set(preflight.ROLE_HOSTS) <= set(load_specs())
 
 
