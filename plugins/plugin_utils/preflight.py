@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from typing import Any
@@ -856,7 +856,6 @@ def _version_problems(site: Site, today: date) -> Iterator[Problem]:
         return
     if (release.end_of_life - today).days > _NOTICE_DAYS:
         return
-    name = BUNDLE_SOURCE if carried else BUNDLE_VERSION
     ends = "has had no updates since" if today > release.end_of_life else "gets no updates after"
     newer = f'"{NEWEST}" (v{RELEASES[NEWEST].kubernetes})'
     if release.minor == NEWEST:
@@ -864,10 +863,15 @@ def _version_problems(site: Site, today: date) -> Iterator[Problem]:
     else:
         take = f"carry a bundle of {newer} here" if carried else f"set {BUNDLE_VERSION}: {newer}"
         do = f"for a new site {take}; to upgrade one that runs, wait for playbooks/upgrade.yml of a later collection"
-    version = site.carried if carried else f"v{release.kubernetes}"
     what = f"Kubernetes {release.minor} {ends} {release.end_of_life}"
-    shown = f"directory ({version})" if carried else version
-    yield Problem(site.where(name), name, shown, what, do, warning=True)
+    yield replace(version_problem(site, wanted_version(site), what, do), warning=True)
+
+
+def version_problem(site: Site, version: str, what: str, do: str) -> Problem:
+    """Return a problem of the bundle's version, at the variable that decides it."""
+    if site.value(BUNDLE_SOURCE) == "directory":
+        return Problem(site.where(BUNDLE_SOURCE), BUNDLE_SOURCE, f"directory ({version})", what, do)
+    return Problem(site.where(BUNDLE_VERSION), BUNDLE_VERSION, version, what, do)
 
 
 def _choice_problems(site: Site) -> Iterator[Problem]:

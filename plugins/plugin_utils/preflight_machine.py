@@ -23,6 +23,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import (
     memory_bytes,
     number_of,
 )
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_cluster import judge_versions
 
 ARCHITECTURE = "x86_64"  # the bundle's: its programs and images are made or fetched for no other
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
@@ -85,6 +86,7 @@ def judge_machines(site: Site, machines: Machines, limits: Mapping[str, Any]) ->
         found += _ports(site, host, machine)
     found += _same(machines)
     found += _clusters(site, machines)
+    found += judge_versions(site, machines)
     found += _sizes(site, machines)
     found += _retention(site, machines)
     return sorted(found, key=lambda p: (p.warning, p.where, p.name, p.what))

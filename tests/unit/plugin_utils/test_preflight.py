@@ -102,6 +102,7 @@ def test_good_machines_have_no_problem() -> None:
         ({"ports": {"9790": "python"}}, ["port = 9790", "python holds the port"]),
         ({"ports": {"9100": "node_exporter"}}, ["port = 9100", "node_exporter"]),
         ({"ports": {"2049": "memcached"}}, ["port = 2049", "memcached"]),
+        ({"control_plane": "v1.36.3"}, ["bundle_kubernetes_version = v1.37.2", "the cluster of master runs v1.36.3"]),
         ({"swap": ["/swapfile"]}, ["swap = /swapfile", "role node turns it off"]),
     ],
 )
