@@ -1,4 +1,4 @@
-"""The rules by which a cluster that is there already is judged: its version against the bundle's. Pure."""
+"""The rules by which a cluster that is there already is judged: ours against the bundle, another by its age. Pure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import (
     BUNDLE_SOURCE,
     BUNDLE_VERSION,
+    KUBECONFIG,
     MANAGE,
     Problem,
     Site,
     version_problem,
     wanted_version,
 )
-from ansible_collections.jhok.lab.plugins.plugin_utils.versions import NEWEST, RELEASES
+from ansible_collections.jhok.lab.plugins.plugin_utils.versions import NEWEST, OLDEST_EXISTING, RELEASES
 
 
 def judge_versions(site: Site, machines: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
@@ -29,6 +30,30 @@ def judge_versions(site: Site, machines: Mapping[str, Mapping[str, Any]]) -> lis
     if site.value(MANAGE) is False:
         return []
     return list(_version_problems(site, machines, wanted_version(site)))
+
+
+def judge_existing(site: Site, version: str, failure: str = "") -> list[Problem]:
+    """Return what speaks against an existing cluster (`kubernetes_manage: false`).
+
+    Args:
+        site: the inventory.
+        version: what its API server calls its version.
+        failure: why there is no version, in one or more sentences.
+
+    """
+    if failure:
+        what = f"its version cannot be asked: {failure.rstrip('.')}"
+        do = (
+            "correct the path or the file, until the control machine gets an answer to "
+            f"kubectl --kubeconfig {site.value(KUBECONFIG)} version"
+        )
+        return [site.problem(KUBECONFIG, what, do)]
+    if numbers(version)[:2] >= OLDEST_EXISTING:
+        return []
+    oldest = ".".join(map(str, OLDEST_EXISTING))
+    what = f"the cluster runs {version}, and this collection is made for and tested with {oldest} and newer only"
+    do = f"upgrade the cluster by its own means, or set {MANAGE}: true for a new one on other machines"
+    return [site.problem(KUBECONFIG, what, do)]
 
 
 def _version_problems(site: Site, machines: Mapping[str, Mapping[str, Any]], wanted: str) -> Iterator[Problem]:
@@ -85,8 +110,8 @@ def _other_version(site: Site, master: str, running: str, wanted: str) -> Proble
     else:
         do = (
             "such a cluster has to be made anew; homes, the hub's database and its secrets stay on their disks: make a "
-            "backup (playbooks/backup.yml), run kubeadm reset --force && rm -f /etc/kubernetes/jhok-init-* on each node, "
-            "then site.yml"
+            "backup (playbooks/backup.yml), run kubeadm reset --force && rm -f /etc/kubernetes/jhok-init-* on each "
+            "node, then site.yml"
         )
     return version_problem(site, wanted, f"the cluster of {master} runs {running}, and {why}", do)
 

@@ -8,6 +8,9 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +235,83 @@ def test_a_carried_bundle_is_found_where_it_lies_by_default(tmp_path: Path) -> N
     result = run_site(materialise(tmp_path, case), tmp_path, static_play(tmp_path))
     assert result.returncode != 0
     assert "holds Kubernetes v1.20.2, which is not supported" in result.stdout
+
+
+def existing_site(directory: Path, server: str) -> Path:
+    """Write an inventory of an existing cluster whose API server is at `server`, and its kubeconfig."""
+    kubeconfig = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "a", "cluster": {"server": server}}],
+        "users": [{"name": "a", "user": {"token": "t"}}],
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        "current-context": "a",
+    }
+    add = (
+        f"kubernetes_manage: false\nkubernetes_kubeconfig: {directory}/kubeconfig\nmonitoring_enabled: false\n"
+        "jupyterhub_images: {hub: r.example.org/hub@sha256:0, proxy: r.example.org/p, singleuser: s, scipy: t}\n"
+    )
+    return materialise(directory, {"add": add, "files": {"kubeconfig": json.dumps(kubeconfig)}})
+
+
+@pytest.fixture
+def api_of_version() -> Iterator[Callable[[str], str]]:
+    """Return a function that answers as the API server of a release would, which no test could run, and says where."""
+    servers = []
+
+    def serve(version: str) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                assert self.path == "/version", "nothing else may be asked"
+                major, minor = version.removeprefix("v").split(".")[:2]
+                body = json.dumps({"major": major, "minor": f"{minor}+", "gitVersion": version}).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("options", [(), ("--check",)])
+def test_site_yml_refuses_an_old_cluster_before_any_machine_is_touched(
+    options: tuple[str, ...], tmp_path: Path, api_of_version: Callable[[str], str]
+) -> None:
+    hosts = existing_site(tmp_path, api_of_version("v1.33.7"))
+    result = run_site(hosts, tmp_path, ROOT / "site.yml", *options)
+    assert result.returncode != 0
+    assert "No machine has been touched" in result.stdout
+    assert "the cluster runs v1.33.7" in result.stdout
+    assert "all.yml:4: kubernetes_kubeconfig" in result.stdout
+    assert not (tmp_path / "touched").exists()
+
+
+def test_a_new_cluster_of_somebody_else_passes(tmp_path: Path, api_of_version: Callable[[str], str]) -> None:
+    hosts = existing_site(tmp_path, api_of_version("v1.34.1"))
+    result = run_site(hosts, tmp_path, static_play(tmp_path))
+    assert result.returncode == 0, result.stdout
+    assert "changed=0" in result.stdout
+
+
+@pytest.mark.parametrize("kubeconfig", [True, False])
+def test_an_existing_cluster_that_cannot_be_asked_is_refused(kubeconfig: bool, tmp_path: Path) -> None:
+    hosts = existing_site(tmp_path, "http://127.0.0.1:1")
+    if not kubeconfig:
+        (tmp_path / "kubeconfig").unlink()
+    result = run_site(hosts, tmp_path, static_play(tmp_path))
+    assert result.returncode != 0
+    assert "its version cannot be asked" in result.stdout
+    assert ("http://127.0.0.1:1 cannot be reached" if kubeconfig else "there is no file") in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
 
 
 def test_the_mark_is_left_when_a_machine_is_touched(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import Site
-from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_cluster import judge_versions
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_cluster import judge_existing, judge_versions
 
 BARE: dict[str, Any] = {"control_plane": "", "foreign": False, "kubelet": ""}
 
@@ -171,3 +171,34 @@ def test_a_control_plane_of_somebody_else_is_refused_before_any_advice_to_reset_
     assert "this collection did not make" in str(problem)
     assert "kubernetes_manage: false" in str(problem)
     assert judge_versions(site(kubernetes_manage=False), found) == []
+
+
+EXISTING = {"kubernetes_manage": False, "kubernetes_kubeconfig": "/root/.kube/config"}
+
+
+@pytest.mark.parametrize("version", ["v1.34.0", "v1.34.9+k3s1", "v1.37.2", "v2.0.0"])
+def test_an_existing_cluster_of_a_supported_version_is_fine(version: str) -> None:
+    assert judge_existing(site(**EXISTING), version) == []
+
+
+@pytest.mark.parametrize("version", ["v1.33.7-gke.100", "v1.20.2"])
+def test_an_existing_cluster_that_is_too_old_is_refused(version: str) -> None:
+    (problem,) = judge_existing(site(**EXISTING), version)
+    assert not problem.warning
+    for piece in (
+        "kubernetes_kubeconfig = /root/.kube/config",
+        f"the cluster runs {version}",
+        "made for and tested with 1.34 and newer",
+        "upgrade the cluster",
+    ):
+        assert piece in str(problem)
+
+
+def test_an_existing_cluster_that_does_not_answer_is_refused() -> None:
+    (problem,) = judge_existing(site(**EXISTING), "", "read the version: no answer. Check the address.")
+    assert not problem.warning
+    assert "kubernetes_kubeconfig = /root/.kube/config\n   its version cannot be asked: read the version" in str(
+        problem
+    )
+    assert "Check the address.\n" in str(problem)
+    assert "kubectl --kubeconfig /root/.kube/config version" in str(problem)
