@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,19 @@ from ansible.module_utils.common.yaml import yaml_load  # libyaml where there is
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import CONTROL, READ, Problem, Site, judge, report
+from ansible_collections.jhok.lab.plugins.module_utils.k8s import K8sError, connect
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import (
+    BUNDLE_DIR,
+    BUNDLE_SOURCE,
+    CONTROL,
+    KUBECONFIG,
+    READ,
+    Problem,
+    Site,
+    judge,
+    report,
+)
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_cluster import judge_existing
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_files import Scan, scan_inventory, scan_variables
 from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_machine import judge_machines
 
@@ -24,6 +38,7 @@ if TYPE_CHECKING:
     from ansible.vars.hostvars import HostVars
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
+_SUBJECTS = {"static": "The inventory is", "existing": "The cluster is", "machine": "The machines are"}
 _YAML = {".yml", ".yaml", ".json", ""}
 _ALSO = {"ip", "ansible_host"}  # variables without a role's prefix that the rules read
 
@@ -114,7 +129,37 @@ def collect(
                 site.given[host][name] = _plain(templar.template(raw[name]))
             except AnsibleError as err:
                 site.unresolved.append((host, name, _reason(err)))
+    if site.value(BUNDLE_SOURCE) == "directory":
+        site.carried = _carried(site, loader, hostvars)
     return site
+
+
+def _carried(site: Site, loader: DataLoader, hostvars: HostVars) -> str:
+    """Return the version of the Kubernetes in the bundle directory; empty where there is none."""
+    raw = {**hostvars.raw_get(CONTROL), "hostvars": hostvars}
+    try:
+        directory = site.given[CONTROL].get(BUNDLE_DIR) or Templar(loader=loader, variables=raw).template(
+            raw.get("site_bundle_dir", "")
+        )
+        manifest = json.loads((Path(str(directory)).expanduser() / "manifest.json").read_text())
+    except (AnsibleError, OSError, ValueError):
+        return ""
+    return str(manifest.get("kubernetes_version") or "") if isinstance(manifest, dict) else ""
+
+
+def _cluster_version(kubeconfig: str) -> tuple[str, str]:
+    """Return what the API server calls its version, and why there is none."""
+    try:
+        return connect(kubeconfig).version().text, ""
+    except K8sError as err:
+        there_is_none = f"there is no file {kubeconfig} on the control machine"
+        return "", there_is_none if err.reason == "no-kubeconfig" else str(err)
+    except (ValueError, KeyError) as err:
+        return "", f"what answers there is no API server ({err})"
+
+
+def _today() -> date:
+    return datetime.now(tz=UTC).date()
 
 
 def _plain(value: object) -> object:
@@ -136,7 +181,7 @@ def _reason(err: AnsibleError) -> str:
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Judges the inventory (`stage: static`) or what was learnt of the machines (`stage: machine`)."""
+    """Judges the inventory (`stage: static`), an existing cluster (`existing`) or the machines (`machine`)."""
 
     _requires_connection = False
     _supports_check_mode = True
@@ -148,7 +193,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         variables = task_vars or {}
         _spec, args = self.validate_argument_spec(
             {
-                "stage": {"type": "str", "choices": ["static", "machine"], "default": "static"},
+                "stage": {"type": "str", "choices": ["static", "existing", "machine"], "default": "static"},
                 "machines": {"type": "dict", "default": {}},
                 "limits": {"type": "dict", "default": {}},
             }
@@ -157,8 +202,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         inventory = hostvars._inventory  # an action has no other way to it
         sources = [str(s) for s in variables.get("ansible_inventory_sources") or []]
         site = collect(self._loader, inventory, hostvars, sources)
-        machine = args["stage"] == "machine"
-        problems = judge_machines(site, args["machines"], args["limits"]) if machine else judge(site)
+        if args["stage"] == "machine":
+            problems = judge_machines(site, args["machines"], args["limits"])
+        elif args["stage"] == "existing":
+            problems = judge_existing(site, *_cluster_version(str(site.value(KUBECONFIG))))
+        else:
+            problems = judge(site, _today())
         return {**result, "changed": False, **_outcome(problems, args["stage"])}
 
 
@@ -167,12 +216,8 @@ def _outcome(problems: list[Problem], stage: str) -> dict[str, Any]:
     warnings = [str(p) for p in problems if p.warning]
     errors = [p for p in problems if not p.warning]
     if not errors:
-        return {
-            "warnings": warnings,
-            "msg": "The inventory is fine." if stage == "static" else "The machines are fine.",
-        }
+        return {"warnings": warnings, "msg": f"{_SUBJECTS[stage]} fine."}
     number = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
-    heading = f"The inventory has {number}. No machine has been touched."
-    if stage == "machine":
-        heading = f"The machines have {number}. Nothing has been changed on them."
+    untouched = "Nothing has been changed on them." if stage == "machine" else "No machine has been touched."
+    heading = f"{_SUBJECTS[stage].rpartition(' ')[0]} {'have' if stage == 'machine' else 'has'} {number}. {untouched}"
     return {"failed": True, "warnings": warnings, "msg": report(errors, heading)}

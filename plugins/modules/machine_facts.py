@@ -8,8 +8,8 @@ module: machine_facts
 short_description: Tells what preflight needs to know of a machine
 version_added: 0.1.0
 description:
-  - Reads files under C(/proc), C(/sys), C(/etc) and C(/var/lib/dpkg) and lists the firewall's chains; changes nothing,
-    in check mode or not.
+  - Reads files under C(/proc), C(/sys), C(/etc) and C(/var/lib/dpkg), lists the firewall's chains and asks a node's
+    kubelet for its version; changes nothing, in check mode or not.
   - Without root the owners of ports and the product's UUID are unknown and returned empty.
 options:
   asked_at:
@@ -58,8 +58,20 @@ machine:
         far as C(nft) or C(iptables-legacy) is installed and tells.
       type: list
       elements: str
-    packages:
-      description: Which of Docker's own packages, C(containerd.io) and C(docker-ce), are installed.
+    control_plane:
+      description: >-
+        Version of the API server, for example C(v1.37.2), as its manifest in C(/etc/kubernetes/manifests) has it; empty
+        where there is none, or where role kubernetes was cut short while it made the control plane.
+      type: str
+    foreign: {description: Whether there is a control plane that role kubernetes did not make., type: bool}
+    kubelet:
+      description: >-
+        Of a node of a Kubernetes cluster, the version of C(/usr/local/bin/kubelet); otherwise empty.
+      type: str
+    cgroup: {description: "Version of the kernel's control groups that the machine uses, 1 or 2.", type: int}
+    docker:
+      description: >-
+        Which of the packages C(containerd.io), C(docker-ce) and C(docker.io) are installed; C(dockerd) where it runs.
       type: list
       elements: str
     kernel_release: {description: Release of the running kernel., type: str}
@@ -80,7 +92,9 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 _LISTEN = "0A"  # state of a listening socket in /proc/net/tcp
-_DOCKER = ("containerd.io", "docker-ce")  # Docker's own packages, which Debian's containerd and runc replace
+_DOCKER = ("containerd.io", "docker-ce", "docker.io")  # Docker's own packages, and Debian's of Docker
+_KUBERNETES = Path("/etc/kubernetes")
+_KUBELET = "/usr/local/bin/kubelet"  # where role node installs it
 
 
 def _read(path: str) -> str:
@@ -131,6 +145,34 @@ def dropping(listed: str) -> list[str]:
     chains = [entry["chain"] for entry in entries if "chain" in entry]
     found = [c for c in chains if c.get("hook") == "forward" and c.get("policy") == "drop"]
     return [f"{c['family']} {c['table']} {c['name']}" for c in found]
+
+
+def control_plane(directory: Path) -> str:
+    """Return the API server's version by its manifest below `directory`; empty without one."""
+    # Role kubernetes takes down what was cut short and begins again, with any version.
+    if (directory / "jhok-init-started").exists() and not (directory / "jhok-init-done").exists():
+        return ""
+    manifest = _read(str(directory / "manifests" / "kube-apiserver.yaml"))
+    found = re.search(r"^[\s-]*image:\s*\S*kube-apiserver:(v\d[^\s\"'@]*)", manifest, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def is_foreign(directory: Path) -> bool:
+    """Return whether `directory` is that of a control plane without the marks that role kubernetes leaves."""
+    marks = ("jhok-init-started", "jhok-init-done")
+    return (directory / "admin.conf").exists() and not any((directory / mark).exists() for mark in marks)
+
+
+def kubelet_version(directory: Path, program: str) -> str:
+    """Return the version of the kubelet that is installed on a machine which has joined a cluster."""
+    told = _output(program, "--version") if (directory / "kubelet.conf").exists() else ""
+    found = re.search(r"^Kubernetes (v\S+)", told)
+    return found[1] if found else ""
+
+
+def _docker() -> list[str]:
+    running = any(_read(str(path)) == "dockerd" for path in Path("/proc").glob("[0-9]*/comm"))
+    return [*installed(_read("/var/lib/dpkg/status"), _DOCKER), *(["dockerd"] if running else [])]
 
 
 def _output(*command: str) -> str:
@@ -248,8 +290,12 @@ def main() -> None:
             # A container sees its host's.
             "product_uuid": "" if Path("/run/systemd/container").exists() else _read("/sys/class/dmi/id/product_uuid"),
             "cluster": cluster_of(_read("/etc/kubernetes/kubelet.conf")),
+            "control_plane": control_plane(_KUBERNETES),
+            "foreign": is_foreign(_KUBERNETES),
+            "kubelet": kubelet_version(_KUBERNETES, _KUBELET),
+            "cgroup": 2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1,
             "firewalls": _firewalls(),
-            "packages": installed(_read("/var/lib/dpkg/status"), _DOCKER),
+            "docker": _docker(),
             "kernel_release": release,
             "kernel": _kernel_modules(release),
             "ports": _ports(),

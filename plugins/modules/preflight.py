@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: preflight
-short_description: Judges the inventory, or the machines, and lists every problem at once
+short_description: Judges the inventory, an existing cluster or the machines, and lists every problem at once
 version_added: 0.1.0
 description:
   - Judges the whole inventory against the argument specifications of the collection's roles and the rules across roles,
@@ -16,9 +16,10 @@ options:
   stage:
     description:
       - V(static) judges the inventory.
+      - V(existing) asks the API server of an existing cluster (C(kubernetes_manage=false)) for its version.
       - V(machine) judges what M(jhok.lab.machine_facts) learnt of each.
     type: str
-    choices: [static, machine]
+    choices: [static, existing, machine]
     default: static
   machines:
     description: For O(stage=machine), the RV(jhok.lab.machine_facts#module:machine) of each host.

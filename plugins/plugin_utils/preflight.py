@@ -11,7 +11,8 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -30,11 +31,27 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_values import (
     show,
 )
 from ansible_collections.jhok.lab.plugins.plugin_utils.rules import OWN_RULES, own_rule_faults
+from ansible_collections.jhok.lab.plugins.plugin_utils.versions import NEWEST, RELEASES, release_of
 
 CONTROL = "localhost"  # the control machine, where everything that speaks to the Kubernetes API runs
 
-# Names that an option once had: {old name: (new name, version that renamed it)}. A new name of "" means: it is gone.
+# Names that an option once had: {old name: (new name, version that renamed it)}.
 RENAMED: dict[str, tuple[str, str]] = {}
+
+# Names of options that are there no more: {name: (version that dropped it, what decides instead)}.
+_BY_THE_TABLE = "the table of versions decides, by bundle_kubernetes_version"
+GONE: dict[str, tuple[str, str]] = {
+    "bundle_crictl_version": ("0.1.0", _BY_THE_TABLE),
+    "bundle_cni_version": ("0.1.0", _BY_THE_TABLE),
+}
+
+# Values that an option once had: {(option, value): (what became of it, what to do)}.
+WITHDRAWN: dict[tuple[str, str], tuple[str, str]] = {
+    ("bundle_source", "debian"): (
+        "it built Kubernetes 1.20 from Debian's source, which has got no updates since 2022, and is gone",
+        "set bundle_source: modules (built on the control machine from Go modules), or upstream or directory",
+    ),
+}
 
 # Groups that mean something, ours and kubespray's. `lab` holds machines that playbooks/lab_up.yml makes.
 GROUPS = ("kube_control_plane", "kube_node", "nfs_server", "lab", "k8s_cluster", "etcd")
@@ -101,6 +118,7 @@ BACKUP_SAME_DISK, BACKUP_AGE = "backup_allow_same_disk", "backup_max_age_days"
 NFS_PATH = "nfs_server_path"
 QUOTA, QUOTAS = "storage_quota", "storage_quotas"
 BUNDLE_SOURCE = "bundle_source"
+BUNDLE_DIR = "bundle_dir"
 BUNDLE_VERSION = "bundle_kubernetes_version"
 READ = (
     LAB_NETWORK,
@@ -110,6 +128,7 @@ READ = (
     PODS_ON_CONTROL_PLANE,
     KUBELET_CONFIG,
     BUNDLE_SOURCE,
+    BUNDLE_DIR,
     BUNDLE_VERSION,
     *NODE_PORTS,
     NOTICE,
@@ -194,7 +213,7 @@ _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT])")
 _REFERENCE = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 _NO_ENVIRONMENTS = {"hub", "proxy", "prometheus", "exporter", "dashboards", "grafana"}  # images, but not to work in
 _MOST_GPUS = 16  # of one machine, as the largest of today have them
-_DEBIAN_KUBERNETES = "v1.20.2"  # the one version that Debian has the source of
+_NOTICE_DAYS = 60  # how long before a release's end of life a site hears of it
 _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 # What restic can reach; `rclone:` needs a program that role backup does not install.
 _REPOSITORY = re.compile(r"(sftp|rest|s3|b2|azure|gs|swift):\S+")
@@ -247,6 +266,8 @@ class Site:
         extra_vars: names given on the command line.
         specs: per role, the options of its argument specification.
         scan: where things are set.
+        carried: version of the Kubernetes in the bundle that was carried here (source `directory`); empty as long as
+            there is none.
 
     """
 
@@ -260,6 +281,7 @@ class Site:
     extra_vars: set[str] = field(default_factory=set)
     specs: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     scan: Scan = field(default_factory=Scan)
+    carried: str = ""
 
     @property
     def machines(self) -> list[str]:
@@ -319,16 +341,18 @@ class Site:
         return is_secret(self.options.get(name, {})) or bool(_SECRET_NAME.search(name))
 
 
-def judge(site: Site, renamed: Mapping[str, tuple[str, str]] | None = None) -> list[Problem]:
+def judge(site: Site, today: date, renamed: Mapping[str, tuple[str, str]] | None = None) -> list[Problem]:
     """Return every problem of an inventory, warnings last, in the order of files and lines.
 
     Args:
         site: the inventory.
+        today: the day on which it is judged.
         renamed: names that options once had; default: `RENAMED`.
 
     """
     table = RENAMED if renamed is None else renamed
     found = {problem: None for rule in _RULES for problem in rule(site)}
+    found |= dict.fromkeys(_version_problems(site, today))
     found |= dict.fromkeys(_name_problems(site, table))
     return sorted(found, key=_order)
 
@@ -534,6 +558,10 @@ def _value_problems(site: Site) -> Iterator[Problem]:
             # Values that nobody set are ours: the tests judge them, not every admin.
             if name in site.given.get(host, {}) and (site.definition(name, host) or name in site.extra_vars):
                 value = site.given[host][name]
+                withdrawn = WITHDRAWN.get((name, value)) if isinstance(value, str) else None
+                if withdrawn:
+                    yield Problem(site.where(name, host), name, value, *withdrawn)
+                    continue
                 for path, shown, what, do in faults(name, value, option):
                     yield Problem(site.where(name, host), path, shown, what, do)
                 for path, shown, what, do in _repetitions(name, value, option):
@@ -571,13 +599,17 @@ def _name_problems(site: Site, renamed: Mapping[str, tuple[str, str]]) -> Iterat
     known = site.options
     places = [(d.name, d.where) for d in site.scan.definitions] + [(n, "extra vars") for n in sorted(site.extra_vars)]
     for name, where in places:
+        if name in GONE:  # no secret among them
+            version, instead = GONE[name]
+            value = next((show(given[name]) for given in site.given.values() if name in given), "")
+            yield Problem(where, name, value, f"it is gone since version {version}: {instead}", "remove it")
+            continue
         if name in known or name in site.derived or name.startswith("ansible_"):
             continue
         value = next((show(v[name], secret=_may_be_secret(name, known)) for v in site.given.values() if name in v), "")
         if name in renamed:
             new, version = renamed[name]
-            do = f"rename it to {new}" if new else "remove it"
-            yield Problem(where, name, value, f"the name is gone since version {version}", do)
+            yield Problem(where, name, value, f"the name is gone since version {version}", f"rename it to {new}")
             continue
         role = site.role_of(name)
         # Without a role's prefix only a name that is all but a known one is taken for a slip.
@@ -776,10 +808,6 @@ def _combination_problems(site: Site) -> Iterator[Problem]:
             yield Problem(
                 where, "group nfs_server", "", what, f"set {missing}, or name the machine that shall export homes"
             )
-    version = site.value(BUNDLE_VERSION)
-    if site.value(BUNDLE_SOURCE) == "debian" and version not in (None, _DEBIAN_KUBERNETES):
-        what = f"Debian's source is {_DEBIAN_KUBERNETES} only"
-        yield site.problem(BUNDLE_VERSION, what, f"remove it, or set {BUNDLE_SOURCE}: upstream")
     for name in CIDR_LISTS:
         cidrs = site.value(name)
         for cidr in cidrs if isinstance(cidrs, list) else []:
@@ -787,6 +815,63 @@ def _combination_problems(site: Site) -> Iterator[Problem]:
                 ipaddress.ip_network(str(cidr))
             except ValueError:
                 yield site.problem(name, f"{cidr} is no network", "write it as address/length, e.g. 192.168.7.0/24")
+
+
+def wanted_version(site: Site) -> str:
+    """Return the version of Kubernetes that the bundle has or will have, as `v1.37.2`; empty when that is not known."""
+    if site.value(BUNDLE_SOURCE) == "directory":
+        return site.carried
+    try:
+        return f"v{release_of(_asked_version(site)).kubernetes}"
+    except ValueError:
+        return ""
+
+
+def supported_versions() -> str:
+    """Return the minor releases of the table as an inventory writes them, each with its version."""
+    return " or ".join(f'"{minor}" (v{release.kubernetes})' for minor, release in RELEASES.items())
+
+
+def _asked_version(site: Site) -> str:
+    given = site.value(BUNDLE_VERSION)
+    return NEWEST if given is None else str(given)
+
+
+def _version_problems(site: Site, today: date) -> Iterator[Problem]:
+    """Judge which Kubernetes the bundle is to have, or has, and how long that gets updates."""
+    carried = site.value(BUNDLE_SOURCE) == "directory"
+    asked = site.carried.rpartition(".")[0] if carried else _asked_version(site)
+    if site.value(MANAGE) is False or not asked or isinstance(site.value(BUNDLE_VERSION), (bool, dict, list)):
+        return
+    try:
+        release = release_of(asked)
+    except ValueError:
+        if carried:
+            what = f"the bundle in {BUNDLE_DIR} holds Kubernetes {site.carried}, which is not supported"
+            do = f"carry one here that this version of the collection has assembled, with {supported_versions()}"
+            yield site.problem(BUNDLE_SOURCE, what, do)
+        else:
+            do = f"write {supported_versions()}, in quotes, or remove it"
+            yield site.problem(BUNDLE_VERSION, "not a supported version of Kubernetes", do)
+        return
+    if (release.end_of_life - today).days > _NOTICE_DAYS:
+        return
+    ends = "has had no updates since" if today > release.end_of_life else "gets no updates after"
+    newer = f'"{NEWEST}" (v{RELEASES[NEWEST].kubernetes})'
+    if release.minor == NEWEST:
+        do = "take a newer version of this collection, which has newer releases"
+    else:
+        take = f"carry a bundle of {newer} here" if carried else f"set {BUNDLE_VERSION}: {newer}"
+        do = f"for a new site {take}; to upgrade one that runs, wait for playbooks/upgrade.yml of a later collection"
+    what = f"Kubernetes {release.minor} {ends} {release.end_of_life}"
+    yield replace(version_problem(site, wanted_version(site), what, do), warning=True)
+
+
+def version_problem(site: Site, version: str, what: str, do: str) -> Problem:
+    """Return a problem of the bundle's version, at the variable that decides it."""
+    if site.value(BUNDLE_SOURCE) == "directory":
+        return Problem(site.where(BUNDLE_SOURCE), BUNDLE_SOURCE, f"directory ({version})", what, do)
+    return Problem(site.where(BUNDLE_VERSION), BUNDLE_VERSION, version, what, do)
 
 
 def _choice_problems(site: Site) -> Iterator[Problem]:

@@ -23,6 +23,7 @@ from ansible_collections.jhok.lab.plugins.plugin_utils.preflight import (
     memory_bytes,
     number_of,
 )
+from ansible_collections.jhok.lab.plugins.plugin_utils.preflight_cluster import judge_versions
 
 ARCHITECTURE = "x86_64"  # the bundle's: its programs and images are made or fetched for no other
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
@@ -79,12 +80,13 @@ def judge_machines(site: Site, machines: Machines, limits: Mapping[str, Any]) ->
     found: list[Problem] = []
     for host in sorted(machines):
         machine = machines[host]
-        for rule in (_system, _architecture, _firewalls, _packages, _resources, _kernel):
+        for rule in (_system, _architecture, _firewalls, _docker, _resources, _kernel, _cgroup):
             found += rule(site, host, machine, limits)
         found += _identity(site, host, machine)
         found += _ports(site, host, machine)
     found += _same(machines)
     found += _clusters(site, machines)
+    found += judge_versions(site, machines)
     found += _sizes(site, machines)
     found += _retention(site, machines)
     return sorted(found, key=lambda p: (p.warning, p.where, p.name, p.what))
@@ -135,14 +137,31 @@ def _firewalls(site: Site, host: str, machine: Mapping[str, Any], limits: Mappin
         yield Problem(host, "firewall", str(name), what, do)
 
 
-def _packages(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[str, Any]) -> Iterator[Problem]:
-    if _is_node(site, host) and site.value(MANAGE) is not False and machine["packages"]:
-        what = "apt removes them, and Docker with them, when role node installs the distribution's containerd"
-        do = (
-            "choose another machine, or remove them yourself (apt remove containerd.io docker-ce); the distribution's "
-            "docker.io gets along with Kubernetes"
+def _docker(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[str, Any]) -> Iterator[Problem]:
+    if _is_node(site, host) and site.value(MANAGE) is not False and machine["docker"]:
+        what = (
+            "role node brings containerd and runc of its own in /usr/local, with a containerd.service of its own at "
+            "the same socket: Docker's containers that run go on under it, Docker uses it from then on, and "
+            "/etc/containerd/config.toml is replaced"
         )
-        yield Problem(host, "packages", ", ".join(machine["packages"]), what, do)
+        do = (
+            "nothing, unless you have changed that file: then keep a copy, and name your runtimes in node_runtimes; "
+            "to keep Docker apart from Kubernetes, choose another machine"
+        )
+        yield Problem(host, "Docker", ", ".join(machine["docker"]), what, do, warning=True)
+
+
+def _cgroup(site: Site, host: str, machine: Mapping[str, Any], _limits: Mapping[str, Any]) -> Iterator[Problem]:
+    if _is_node(site, host) and site.value(MANAGE) is not False and machine["cgroup"] == 1:
+        what = (
+            "Kubernetes runs on it here because the kubelet is told failCgroupV1: false; "
+            "a later release, not before 1.38, will not run on it at all"
+        )
+        do = (
+            "boot the machine with systemd.unified_cgroup_hierarchy=1 on its kernel's command line, "
+            "or install a newer operating system, before you take such a release"
+        )
+        yield Problem(host, "cgroup", "v1", what, do, warning=True)
 
 
 def _resources(site: Site, host: str, machine: Mapping[str, Any], limits: Mapping[str, Any]) -> Iterator[Problem]:

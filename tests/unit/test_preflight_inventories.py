@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
 import sys
 import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = yaml.safe_load((Path(__file__).parent / "inventories" / "broken.yml").read_text())
 RENAMED = {"jupyterhub_port": ("jupyterhub_node_port", "0.2.0")}
 VAULT_PASSWORD = b"open sesame"
+TODAY = datetime.date(2026, 11, 28)
 
 
 def materialise(directory: Path, case: dict[str, Any]) -> Path:
@@ -45,7 +50,10 @@ def materialise(directory: Path, case: dict[str, Any]) -> Path:
 
 
 def judge_inventory(
-    hosts: Path, extra: dict[str, str] | None = None, renamed: dict[str, tuple[str, str]] | None = None
+    hosts: Path,
+    extra: dict[str, str] | None = None,
+    renamed: dict[str, tuple[str, str]] | None = None,
+    today: datetime.date = TODAY,
 ) -> list[Problem]:
     """Judge an inventory as action plugin preflight does, in this process."""
     loader = DataLoader()
@@ -54,7 +62,7 @@ def judge_inventory(
     load_extra_vars.extra_vars = dict(extra or {}) or {"ansible_check_mode": False}
     variables = VariableManager(loader=loader, inventory=inventory, version_info=None)
     site = collect(loader, inventory, HostVars(inventory, variables, loader), [str(hosts)])
-    return judge(site, renamed)
+    return judge(site, today, renamed)
 
 
 def run_site(hosts: Path, directory: Path, playbook: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -82,7 +90,8 @@ def static_play(directory: Path) -> Path:
 @pytest.mark.parametrize("case", TABLE["cases"], ids=lambda case: case["id"])
 def test_broken_inventory_is_refused(case: dict[str, Any], tmp_path: Path) -> None:
     hosts = materialise(tmp_path, case)
-    found = [str(p) for p in judge_inventory(hosts, case.get("extra"), RENAMED if case.get("renamed") else None)]
+    renamed = RENAMED if case.get("renamed") else None
+    found = [str(p) for p in judge_inventory(hosts, case.get("extra"), renamed, case.get("today", TODAY))]
     rest = list(found)
     for pieces in case["expect"]:
         match = next((p for p in rest if all(str(piece) in p for piece in pieces)), None)
@@ -126,6 +135,14 @@ def test_the_base_is_fine(tmp_path: Path) -> None:
         {"add": "jupyterhub_auth: native\njupyterhub_admins: [carol]\n"},
         {"add": "monitoring_enabled: false\nmonitoring_ui: grafana\nmonitoring_scrape_interval: 0\n"},
         {"add": "storage_nfs_server: nas.example.org\njupyterhub_address: hub.example.org\nsite_epoch: 2026-11\n"},
+        {"add": "bundle_source: upstream\nbundle_kubernetes_version: 1.36\n"},
+        {"add": "bundle_source: upstream\nbundle_kubernetes_version: v1.37.2\n"},
+        {
+            "add": "bundle_source: directory\nbundle_dir: '{{ hostvars.master.inventory_dir }}/bundle'\n"
+            "bundle_kubernetes_version: '1.20'\n",
+            "files": {"bundle/manifest.json": '{"kubernetes_version": "v1.37.0"}'},
+        },
+        {"add": "bundle_source: directory\n"},
     ],
     ids=[
         "homes elsewhere",
@@ -135,6 +152,10 @@ def test_the_base_is_fine(tmp_path: Path) -> None:
         "sign-up",
         "no monitoring",
         "overrides of what is shared",
+        "a minor release that YAML takes for a number",
+        "a full version",
+        "a bundle that was carried here, of an earlier patch",
+        "a bundle that is not there yet",
     ],
 )
 def test_what_a_site_may_do_otherwise_is_fine(change: dict[str, Any], tmp_path: Path) -> None:
@@ -156,8 +177,8 @@ def test_the_rules_speak_of_variables_that_exist() -> None:
     options = {name for role in load_specs().values() for name in role}
     assert set(preflight.READ) <= options
     assert {preflight.KUBECONFIG, preflight.IMAGES, *preflight.HOMES} <= options
-    assert not set(preflight.RENAMED) & options
-    assert {new for new, _version in preflight.RENAMED.values() if new} <= options
+    assert not {*preflight.RENAMED, *preflight.GONE} & options
+    assert {new for new, _version in preflight.RENAMED.values()} <= options
     assert set(preflight.ROLE_HOSTS) <= set(load_specs())
 
 
@@ -204,6 +225,93 @@ def test_site_yml_refuses_before_any_machine_is_touched(id_: str, tmp_path: Path
     for pieces in case["expect"]:
         assert all(str(piece) in result.stdout for piece in pieces), result.stdout
     assert not (tmp_path / "touched").exists()
+
+
+def test_a_carried_bundle_is_found_where_it_lies_by_default(tmp_path: Path) -> None:
+    case = {
+        "add": "bundle_source: directory\nsite_cache_dir: '{{ hostvars.master.inventory_dir }}/cache'\n",
+        "files": {"cache/bundle/directory/manifest.json": '{"kubernetes_version": "v1.20.2"}'},
+    }
+    result = run_site(materialise(tmp_path, case), tmp_path, static_play(tmp_path))
+    assert result.returncode != 0
+    assert "holds Kubernetes v1.20.2, which is not supported" in result.stdout
+
+
+def existing_site(directory: Path, server: str) -> Path:
+    """Write an inventory of an existing cluster whose API server is at `server`, and its kubeconfig."""
+    kubeconfig = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "a", "cluster": {"server": server}}],
+        "users": [{"name": "a", "user": {"token": "t"}}],
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        "current-context": "a",
+    }
+    add = (
+        f"kubernetes_manage: false\nkubernetes_kubeconfig: {directory}/kubeconfig\nmonitoring_enabled: false\n"
+        "jupyterhub_images: {hub: r.example.org/hub@sha256:0, proxy: r.example.org/p, singleuser: s, scipy: t}\n"
+    )
+    return materialise(directory, {"add": add, "files": {"kubeconfig": json.dumps(kubeconfig)}})
+
+
+@pytest.fixture
+def api_of_version() -> Iterator[Callable[[str], str]]:
+    """Return a function that answers as the API server of a release would, which no test could run, and says where."""
+    servers = []
+
+    def serve(version: str) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                assert self.path == "/version", "nothing else may be asked"
+                major, minor = version.removeprefix("v").split(".")[:2]
+                body = json.dumps({"major": major, "minor": f"{minor}+", "gitVersion": version}).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("options", [(), ("--check",)])
+def test_site_yml_refuses_an_old_cluster_before_any_machine_is_touched(
+    options: tuple[str, ...], tmp_path: Path, api_of_version: Callable[[str], str]
+) -> None:
+    hosts = existing_site(tmp_path, api_of_version("v1.33.7"))
+    result = run_site(hosts, tmp_path, ROOT / "site.yml", *options)
+    assert result.returncode != 0
+    assert "No machine has been touched" in result.stdout
+    assert "the cluster runs v1.33.7" in result.stdout
+    assert "all.yml:4: kubernetes_kubeconfig" in result.stdout
+    assert not (tmp_path / "touched").exists()
+
+
+def test_a_new_cluster_of_somebody_else_passes(tmp_path: Path, api_of_version: Callable[[str], str]) -> None:
+    hosts = existing_site(tmp_path, api_of_version("v1.34.1"))
+    result = run_site(hosts, tmp_path, static_play(tmp_path))
+    assert result.returncode == 0, result.stdout
+    assert "changed=0" in result.stdout
+
+
+@pytest.mark.parametrize("kubeconfig", [True, False])
+def test_an_existing_cluster_that_cannot_be_asked_is_refused(kubeconfig: bool, tmp_path: Path) -> None:
+    hosts = existing_site(tmp_path, "http://127.0.0.1:1")
+    if not kubeconfig:
+        (tmp_path / "kubeconfig").unlink()
+    result = run_site(hosts, tmp_path, static_play(tmp_path))
+    assert result.returncode != 0
+    assert "its version cannot be asked" in result.stdout
+    assert ("http://127.0.0.1:1 cannot be reached" if kubeconfig else "there is no file") in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
 
 
 def test_the_mark_is_left_when_a_machine_is_touched(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import subprocess
 import sys
@@ -13,9 +14,12 @@ from typing import Any
 import pytest
 from ansible_collections.jhok.lab.plugins.modules.machine_facts import (
     cluster_of,
+    control_plane,
     disks,
     dropping,
     installed,
+    is_foreign,
+    kubelet_version,
     listening,
     os_release,
 )
@@ -46,8 +50,12 @@ GOOD: dict[str, Any] = {
     "machine_id": "a",
     "product_uuid": "",
     "cluster": "",
+    "control_plane": "",
+    "foreign": False,
+    "kubelet": "",
+    "cgroup": 2,
     "firewalls": [],
-    "packages": [],
+    "docker": [],
     "kernel_release": "6.1",
     "kernel": ["overlay", "br_netfilter"],
     "ports": {"22": "sshd", "6443": "kube-apiserver", "2049": "", "9100": "prometheus-node", "9790": "prometheus"},
@@ -82,7 +90,6 @@ def test_good_machines_have_no_problem() -> None:
         ({"architecture": "aarch64"}, ["master: architecture = aarch64", "x86_64 only"]),
         ({"firewalls": ["ufw"]}, ["master: firewall = ufw", "ufw disable", "preflight_own_firewall: true"]),
         ({"firewalls": ["ip filter FORWARD"]}, ["firewall = ip filter FORWARD", "iptables -P FORWARD ACCEPT"]),
-        ({"packages": ["containerd.io", "docker-ce"]}, ["packages = containerd.io, docker-ce", "docker.io"]),
         ({"memory_mb": 1800}, ["memory = 1800 MB", "control plane needs 1950 MB"]),
         ({"cpus": 1}, ["CPUs = 1", "kubeadm refuses less"]),
         ({"free_gb": {"/": 30.0, "/var": 3.25}}, ["free disk on /var = 3.2 GB", "20 GB", "preflight_disk_gb"]),
@@ -95,6 +102,7 @@ def test_good_machines_have_no_problem() -> None:
         ({"ports": {"9790": "python"}}, ["port = 9790", "python holds the port"]),
         ({"ports": {"9100": "node_exporter"}}, ["port = 9100", "node_exporter"]),
         ({"ports": {"2049": "memcached"}}, ["port = 2049", "memcached"]),
+        ({"control_plane": "v1.36.3"}, ["bundle_kubernetes_version = v1.37.2", "the cluster of master runs v1.36.3"]),
         ({"swap": ["/swapfile"]}, ["swap = /swapfile", "role node turns it off"]),
     ],
 )
@@ -139,6 +147,37 @@ def test_chains_that_drop_what_is_forwarded_are_found() -> None:
 def test_swap_alone_does_not_stop_the_run() -> None:
     (problem,) = judge_machines(site(), {"master": {**GOOD, "swap": ["/dev/sda2"]}}, LIMITS)
     assert problem.warning
+
+
+@pytest.mark.parametrize(
+    ("change", "pieces"),
+    [
+        (
+            {"cgroup": 1},
+            ["gpu1: cgroup = v1", "failCgroupV1: false", "not before 1.38", "systemd.unified_cgroup_hierarchy=1"],
+        ),
+        (
+            {"docker": ["containerd.io", "dockerd"]},
+            [
+                "gpu1: Docker = containerd.io, dockerd",
+                "in /usr/local",
+                "containerd.service",
+                "containers that run go on",
+                "/etc/containerd/config.toml is replaced",
+                "node_runtimes",
+            ],
+        ),
+    ],
+)
+def test_a_node_that_is_set_up_otherwise_is_a_warning(change: dict[str, Any], pieces: list[str]) -> None:
+    machines = {"master": GOOD, "gpu1": {**GOOD, **WORKER, **change}}
+    (problem,) = judge_machines(site(), machines, LIMITS)
+    assert problem.warning
+    assert all(piece in str(problem) for piece in pieces), str(problem)
+    # Neither concerns a machine that is no node, or a cluster that somebody else keeps.
+    nas = dataclasses.replace(site(), groups={"kube_control_plane": ["master"], "nfs_server": ["gpu1"]})
+    assert judge_machines(nas, machines, LIMITS) == []
+    assert judged_existing(monitoring=True, **change) == []
 
 
 def test_clones_are_told_apart() -> None:
@@ -268,7 +307,11 @@ def test_a_report_numbers_the_problems() -> None:
 def test_problems_come_in_the_order_of_the_lines() -> None:
     unordered = site()
     unordered.scan = Scan([Definition(f"jupyterhub_{n}", f"all.yml:{n}", "group", "all") for n in (10, 9, 100)])
-    assert [p.where for p in judge(unordered)] == ["all.yml:9", "all.yml:10", "all.yml:100"]
+    assert [p.where for p in judge(unordered, datetime.date(2026, 11, 28))] == [
+        "all.yml:9",
+        "all.yml:10",
+        "all.yml:100",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -321,6 +364,49 @@ def test_installed_packages_are_read() -> None:
         "Package: containerd.io\nStatus: install ok installed\n\nPackage: vim\nStatus: install ok installed\n"
     )
     assert installed(text, ["docker-ce", "containerd.io"]) == ["containerd.io"]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "version"),
+    [
+        ("    image: 172.16.0.100:5000/kubernetes/kube-apiserver:v1.37.2\n    name: kube-apiserver\n", "v1.37.2"),
+        ("  - image: 'registry.example.org/kube-apiserver:v1.36.3@sha256:0123'\n", "v1.36.3"),
+        ("    image: 172.16.0.100:5000/kubernetes/etcd:3.7.0-0\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_control_planes_version_is_its_api_servers(tmp_path: Path, manifest: str, version: str) -> None:
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "kube-apiserver.yaml").write_text(manifest)
+    assert control_plane(tmp_path) == version
+
+
+def test_a_control_plane_that_was_not_finished_has_no_version(tmp_path: Path) -> None:
+    """Role kubernetes takes it down and begins again, with any version."""
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "kube-apiserver.yaml").write_text("    image: r/kube-apiserver:v1.37.2\n")
+    (tmp_path / "jhok-init-started").touch()
+    assert control_plane(tmp_path) == ""
+    (tmp_path / "jhok-init-done").touch()
+    assert control_plane(tmp_path) == "v1.37.2"
+
+
+def test_a_control_plane_without_our_marks_is_somebody_elses(tmp_path: Path) -> None:
+    assert not is_foreign(tmp_path)
+    (tmp_path / "admin.conf").touch()
+    assert is_foreign(tmp_path)
+    (tmp_path / "jhok-init-started").touch()
+    assert not is_foreign(tmp_path)
+
+
+def test_a_kubelet_is_asked_only_on_a_machine_that_has_joined(tmp_path: Path) -> None:
+    kubelet = tmp_path / "kubelet"
+    kubelet.write_text("#!/bin/sh\necho Kubernetes v1.36.3\n")
+    kubelet.chmod(0o755)
+    assert kubelet_version(tmp_path, str(kubelet)) == ""
+    (tmp_path / "kubelet.conf").touch()
+    assert kubelet_version(tmp_path, str(kubelet)) == "v1.36.3"
+    assert kubelet_version(tmp_path, str(tmp_path / "none")) == ""
 
 
 def test_os_release_is_read() -> None:
