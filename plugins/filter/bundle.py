@@ -24,7 +24,7 @@ def _release(version: str) -> versions.Release:
 
 
 def _kubernetes_version(version: str) -> str:
-    return f"v{_release(version).kubernetes}"
+    return f"v{_release(version or versions.NEWEST).kubernetes}"
 
 
 def _module_builds(version: str, folder: str) -> list[dict[str, Any]]:

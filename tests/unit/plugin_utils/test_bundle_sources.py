@@ -65,4 +65,4 @@ def test_two_releases_share_what_does_not_depend_on_kubernetes() -> None:
 def test_an_unknown_version_names_the_variable() -> None:
     with pytest.raises(AnsibleFilterError, match=r"bundle_kubernetes_version: '1\.20'"):
         FILTERS["kubernetes_version"]("1.20")
-    assert FILTERS["kubernetes_version"]("1.37") == "v1.37.2"
+    assert FILTERS["kubernetes_version"]("1.37") == FILTERS["kubernetes_version"]("") == "v1.37.2"
