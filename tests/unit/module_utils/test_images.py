@@ -27,8 +27,18 @@ PRIVATE = Settings(
     trusted_hosts="mirror.example.org",
     npm_auth=("//other.example.org/:_authToken=s3cret-token",),
     proxies={"https_proxy": "http://p:s3cret-proxy@proxy.example.org:3128"},
+    go={"GOPROXY": "https://go:s3cret-go@mirror.example.org/go|direct", "GONOSUMDB": "example.org"},
 )
-SECRETS = ("s3cret/deb", "s3cret-pip", "s3cret-npm", "s3cret-aptproxy", "s3cret-auth", "s3cret-token", "s3cret-proxy")
+SECRETS = (
+    "s3cret/deb",
+    "s3cret-pip",
+    "s3cret-npm",
+    "s3cret-aptproxy",
+    "s3cret-auth",
+    "s3cret-token",
+    "s3cret-proxy",
+    "s3cret-go",
+)
 
 
 def key(**changed: object) -> str:
@@ -172,7 +182,7 @@ def test_files_of_a_machine_without_settings_leave_the_tools_to_their_defaults()
     env = sourced(files["env"])
     assert env["APT_CONFIG"] == "/run/build/apt.conf"
     assert env["SSL_CERT_FILE"] == env["NODE_EXTRA_CA_CERTS"] == "/run/build/ca.crt"
-    assert not {"UV_DEFAULT_INDEX", "http_proxy", "UV_HTTP_TIMEOUT"} & set(env)
+    assert not {"UV_DEFAULT_INDEX", "http_proxy", "UV_HTTP_TIMEOUT", "GOPROXY"} & set(env)
     assert "index-url" not in files["pip.conf"]
     assert "registry" not in files["npmrc"]
     assert "://" not in "".join(files.values())
@@ -183,6 +193,7 @@ def test_files_of_a_machine_with_private_mirrors() -> None:
     env = sourced(files["env"])
     assert env["UV_DEFAULT_INDEX"] == PRIVATE.pypi
     assert env["https_proxy"] == env["HTTPS_PROXY"] == PRIVATE.proxies["https_proxy"]
+    assert (env["GOPROXY"], env["GONOSUMDB"]) == (PRIVATE.go["GOPROXY"], "example.org")
     assert env["PIP_CONFIG_FILE"] == "/mnt/x/pip.conf"
     assert "machine https://mirror.example.org/debian login deb password s3cret/deb" in files["auth.conf"]
     assert "machine other.example.org login me password s3cret-auth" in files["auth.conf"]
@@ -191,6 +202,23 @@ def test_files_of_a_machine_with_private_mirrors() -> None:
     token = base64.b64encode(b"npm:s3cret-npm").decode()
     assert f"//mirror.example.org/npm/:_auth={token}\n" in files["npmrc"]
     assert PRIVATE.apt_options[0] in files["apt.conf"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", ""),
+        ("https://a.example.org,direct", "https://a.example.org,direct"),
+        (
+            "file:///srv/go,https://a.example.org|https://b.example.org,off",
+            "https://a.example.org|https://b.example.org,off",
+        ),
+        ("https://a.example.org|file:///srv/go,direct", "https://a.example.org,direct"),
+        ("file:///srv/go", ""),
+    ],
+)
+def test_a_build_is_told_of_no_folder_as_module_proxy(given: str, expected: str) -> None:
+    assert images.go_proxies(given) == expected
 
 
 def test_a_percent_sign_in_an_index_survives_pip() -> None:

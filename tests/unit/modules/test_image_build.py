@@ -196,3 +196,17 @@ def test_documentation_names_every_option() -> None:
     assert set(documented["mirrors"]["suboptions"]) == set(image_build.MIRROR_KEYS)
     for task in yaml.safe_load(image_build.EXAMPLES):
         assert set(task["jhok.lab.image_build"]) <= set(documented)
+
+
+@pytest.mark.parametrize(
+    ("mirror", "expected"), [("", "https://a.example.org,off"), ("https://m.example.org", "https://m.example.org")]
+)
+def test_a_machine_without_go_says_in_its_environment_how_modules_are_reached(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mirror: str, expected: str
+) -> None:
+    for name in image_build.images.GO_SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("GOPROXY", "https://a.example.org,off")
+    monkeypatch.setenv("GONOSUMDB", "example.org")
+    assert image_build.go_settings(mirror) == {"GOPROXY": expected, "GONOSUMDB": "example.org"}
