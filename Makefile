@@ -68,7 +68,8 @@ integration: venv
 	  apt-get install -y -q --no-install-recommends $$missing || exit; \
 	  [ ! -d /run/systemd/system ] || for unit in etcd docker-registry squid; do \
 	    case "$$missing" in *$$unit*) $(SUDO) systemctl disable --now $$unit;; esac; done; }
-	$(call stage,bundle,10 s; the first time 12 min to build Kubernetes and the images,$(PLAYBOOK) site.yml --tags bundle)
+	$(call stage,bundle,10 s; the first time 12 min to build Kubernetes and the images,$(PLAYBOOK) --inventory molecule/inventory/hosts.yml \
+	  site.yml --tags bundle)
 	$(call stage,integration,8 min,pytest tests/integration -n 2 --dist loadfile $(PYTEST_ARGS))
 
 # Molecule notes which labs it made under the name of the checkout's last folder: two clones share the note. Here it has
