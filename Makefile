@@ -3,6 +3,7 @@
 #   make demo-down   removes the lab; the homes go only with HOMES=1
 #   make test        check, unit, integration, molecule and test-kernel                        (about 70 min)
 #   make check|unit|integration|molecule|test-kernel     one part of it
+#   make test-look, make test-down                       how to look at the lab of a failed molecule run; its removal
 #   make benchmark   times of a cold, a warm and a no-change run, of a start, of k8s_objects
 #   make benchmark-kernel                                what mount options of the homes cost, on machines made for it
 #   make docs|changelog|build                            variables for docs/admin, release notes, collection archive
@@ -11,7 +12,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv check unit integration molecule test-kernel test fresh times demo demo-down benchmark benchmark-kernel docs changelog build
+.PHONY: help venv check unit integration molecule test-look test-down test-kernel test fresh times demo demo-down benchmark benchmark-kernel docs changelog build
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -75,11 +76,22 @@ integration: venv
 # Molecule notes which labs it made under the name of the checkout's last folder: two clones share the note. Here it has
 # its own, and none to begin with, so that the lab is always asked for.
 export MOLECULE_EPHEMERAL_DIRECTORY := $(CURDIR)/.cache/molecule
+# What a failed run left is removed first. The lab of this one is left when it fails, to be looked at.
 molecule: venv
 	@command -v chromium >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -q --no-install-recommends chromium fonts-wqy-microhei; }
 	@rm -rf $(MOLECULE_EPHEMERAL_DIRECTORY)
-	$(call stage,molecule,48 min; the first time 60,molecule --base-config molecule/shared/base.yml test $(SCENARIOS:%=--scenario-name %))
+	@! command -v podman >/dev/null || $(MAKE) --no-print-directory test-down
+	$(call stage,molecule,48 min; the first time 60,molecule --base-config molecule/shared/base.yml test --destroy never \
+	  $(SCENARIOS:%=--scenario-name %) || { $(MAKE) --no-print-directory test-look; false; })
+	@$(MAKE) --no-print-directory test-down
+
+TEST_LAB := ansible-playbook --inventory molecule/inventory/hosts.yml
+test-look: .venv/run.stamp
+	@ANSIBLE_CALLBACK_RESULT_FORMAT=json $(TEST_LAB) molecule/shared/look.yml  # YAML would break the lines
+
+test-down: .venv/run.stamp
+	$(call stage,lab of the tests down,15 s,$(TEST_LAB) playbooks/lab_down.yml --extra-vars lab_remove_homes=true)
 
 # Machines with a kernel of their own, and a molecule without the lab of the others.
 test-kernel: venv
