@@ -1,8 +1,8 @@
 # All that a person types here. Every target makes its own set-up, on a bare Debian 12 too (as root, or with sudo).
 #   make demo        the lab on this machine: two nodes, NFS homes, a JupyterHub, verified     (about 15 min, later 4)
 #   make demo-down   removes the lab; the homes go only with HOMES=1
-#   make test        check, unit, integration, molecule and test-kernel                        (about 70 min)
-#   make check|unit|integration|molecule|test-kernel     one part of it
+#   make test        check, unit, molecule, test-kernel and integration                        (about 70 min)
+#   make check|unit|molecule|test-kernel|integration     one part of it
 #   make test-look, make test-down                       how to look at the lab of a failed molecule run; its removal
 #   make benchmark   times of a cold, a warm and a no-change run, of a start, of k8s_objects
 #   make benchmark-kernel                                what mount options of the homes cost, on machines made for it
@@ -97,8 +97,10 @@ test-down: .venv/run.stamp
 test-kernel: venv
 	$(call stage,kernel,6 min,molecule test --scenario-name nfs_kernel)
 
-# integration comes last: its API server is the one that molecule's bundle has built.
-test: fresh check unit molecule test-kernel integration times
+# Which part comes when, how long each may take, and what is tried again: see tests/make/run.py. It may take TEST_MINUTES.
+test: venv
+	@$(MAKE) --no-print-directory fresh; python tests/make/run.py $(if $(TEST_MINUTES),--minutes $(TEST_MINUTES)); status=$$?; \
+	$(MAKE) --no-print-directory times; exit $$status
 
 demo: fresh .venv/run.stamp
 	$(call stage,lab,1 min; the first time 4 min to make the node image,$(PLAYBOOK) playbooks/lab_up.yml)
