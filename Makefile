@@ -12,11 +12,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv check unit integration molecule test-look test-down test-kernel test fresh times demo demo-down benchmark benchmark-kernel docs changelog build
+.PHONY: help venv check unit integration molecule test-look test-down test-kernel test times demo demo-down benchmark benchmark-kernel docs changelog build
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-TIMES := .cache/times
+# What one run of make took is kept under the time of its start, its target and the commit; tests/make/times.py shows it. A
+# run of some tests only says nothing about a stage.
+ifndef JHOK_RUN
+export JHOK_RUN := $(shell date +%FT%T) $(firstword $(MAKECMDGOALS) help) $(shell git rev-parse --short HEAD 2>/dev/null || echo none)
+endif
+TIMES := $(if $(PYTEST_ARGS),,.cache/times.tsv)
 # Says at the end which tasks took the time.
 PLAYBOOK := ANSIBLE_CALLBACKS_ENABLED=ansible.posix.profile_tasks ansible-playbook $(ARGS)
 # In the order of site.yml: they build one site on one lab.
@@ -25,8 +30,9 @@ SOURCES := $(wildcard plugins tests images roles molecule docs)
 
 # $(call stage,name,how long it may take,command): says what goes on, runs it, notes how long it took.
 define stage
-@mkdir -p $(dir $(TIMES)); printf '\n==> %s (%s)\n' '$(1)' '$(2)'; start=$$SECONDS; \
-{ $(3); }; status=$$?; printf '%6d s  %s\n' $$((SECONDS - start)) '$(1)' | tee -a $(TIMES); exit $$status
+@printf '\n==> %s (%s)\n' '$(1)' '$(2)'; start=$$SECONDS; \
+{ $(3); }; status=$$?; [ $$status = 0 ] || failed=' (failed)'; \
+python3 tests/make/times.py note '$(TIMES)' "$$JHOK_RUN" $$((SECONDS - start)) '$(1)'"$$failed"; exit $$status
 endef
 
 help:
@@ -99,10 +105,10 @@ test-kernel: venv
 
 # Which part comes when, how long each may take, and what is tried again: see tests/make/run.py. It may take TEST_MINUTES.
 test: venv
-	@$(MAKE) --no-print-directory fresh; python tests/make/run.py $(if $(TEST_MINUTES),--minutes $(TEST_MINUTES)); status=$$?; \
+	@python tests/make/run.py $(if $(TEST_MINUTES),--minutes $(TEST_MINUTES)); status=$$?; \
 	$(MAKE) --no-print-directory times; exit $$status
 
-demo: fresh .venv/run.stamp
+demo: .venv/run.stamp
 	$(call stage,lab,1 min; the first time 4 min to make the node image,$(PLAYBOOK) playbooks/lab_up.yml)
 	$(call stage,site,3 min; the first time 12 min to build Kubernetes and the images,$(PLAYBOOK) site.yml --skip-tags summary)
 	$(call stage,verify,1 min,$(PLAYBOOK) playbooks/verify.yml)
@@ -130,8 +136,5 @@ changelog: venv
 build: .venv/run.stamp
 	@ansible-galaxy collection build --force
 
-fresh:
-	@rm -f $(TIMES)
-
 times:
-	@printf '\nHow long it took:\n'; cat $(TIMES); awk '{s += $$1} END {printf "%6d s  in all\n", s}' $(TIMES)
+	@printf '\n'; python3 tests/make/times.py show '$(TIMES)' "$$JHOK_RUN"
