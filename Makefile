@@ -1,8 +1,9 @@
 # All that a person types here. Every target makes its own set-up, on a bare Debian 12 too (as root, or with sudo).
 #   make demo        the lab on this machine: two nodes, NFS homes, a JupyterHub, verified     (about 15 min, later 4)
 #   make demo-down   removes the lab; the homes go only with HOMES=1
-#   make test        check, unit, integration, molecule and test-kernel                        (about 70 min)
-#   make check|unit|integration|molecule|test-kernel     one part of it
+#   make test        check, unit, molecule, test-kernel and integration                        (about 70 min)
+#   make check|unit|molecule|test-kernel|integration     one part of it
+#   make test-look, make test-down                       how to look at the lab of a failed molecule run; its removal
 #   make benchmark   times of a cold, a warm and a no-change run, of a start, of k8s_objects
 #   make benchmark-kernel                                what mount options of the homes cost, on machines made for it
 #   make docs|changelog|build                            variables for docs/admin, release notes, collection archive
@@ -11,11 +12,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv check unit integration molecule test-kernel test fresh times demo demo-down benchmark benchmark-kernel docs changelog build
+.PHONY: help venv check unit integration molecule test-look test-down test-kernel test times demo demo-down benchmark benchmark-kernel docs changelog build
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-TIMES := .cache/times
+# What one run of make took is kept under the time of its start, its target and the commit; tests/make/times.py shows it. A
+# run of some tests only says nothing about a stage.
+ifndef JHOK_RUN
+export JHOK_RUN := $(shell date +%FT%T) $(firstword $(MAKECMDGOALS) help) $(shell git rev-parse --short HEAD 2>/dev/null || echo none)
+endif
+TIMES := $(if $(PYTEST_ARGS),,.cache/times.tsv)
 # Says at the end which tasks took the time.
 PLAYBOOK := ANSIBLE_CALLBACKS_ENABLED=ansible.posix.profile_tasks ansible-playbook $(ARGS)
 # In the order of site.yml: they build one site on one lab.
@@ -24,8 +30,9 @@ SOURCES := $(wildcard plugins tests images roles molecule docs)
 
 # $(call stage,name,how long it may take,command): says what goes on, runs it, notes how long it took.
 define stage
-@mkdir -p $(dir $(TIMES)); printf '\n==> %s (%s)\n' '$(1)' '$(2)'; start=$$SECONDS; \
-{ $(3); }; status=$$?; printf '%6d s  %s\n' $$((SECONDS - start)) '$(1)' | tee -a $(TIMES); exit $$status
+@printf '\n==> %s (%s)\n' '$(1)' '$(2)'; start=$$SECONDS; \
+{ $(3); }; status=$$?; [ $$status = 0 ] || failed=' (failed)'; \
+python3 tests/make/times.py note '$(TIMES)' "$$JHOK_RUN" $$((SECONDS - start)) '$(1)'"$$failed"; exit $$status
 endef
 
 help:
@@ -68,26 +75,40 @@ integration: venv
 	  apt-get install -y -q --no-install-recommends $$missing || exit; \
 	  [ ! -d /run/systemd/system ] || for unit in etcd docker-registry squid; do \
 	    case "$$missing" in *$$unit*) $(SUDO) systemctl disable --now $$unit;; esac; done; }
-	$(call stage,bundle,10 s; the first time 12 min to build Kubernetes and the images,$(PLAYBOOK) site.yml --tags bundle)
+	$(call stage,bundle,10 s; the first time 12 min to build Kubernetes and the images,$(PLAYBOOK) --inventory molecule/inventory/hosts.yml \
+	  site.yml --tags bundle)
 	$(call stage,integration,8 min,pytest tests/integration -n 2 --dist loadfile $(PYTEST_ARGS))
 
 # Molecule notes which labs it made under the name of the checkout's last folder: two clones share the note. Here it has
 # its own, and none to begin with, so that the lab is always asked for.
 export MOLECULE_EPHEMERAL_DIRECTORY := $(CURDIR)/.cache/molecule
+# What a failed run left is removed first. The lab of this one is left when it fails, to be looked at.
 molecule: venv
 	@command -v chromium >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -q --no-install-recommends chromium fonts-wqy-microhei; }
 	@rm -rf $(MOLECULE_EPHEMERAL_DIRECTORY)
-	$(call stage,molecule,48 min; the first time 60,molecule --base-config molecule/shared/base.yml test $(SCENARIOS:%=--scenario-name %))
+	@! command -v podman >/dev/null || $(MAKE) --no-print-directory test-down
+	$(call stage,molecule,48 min; the first time 60,molecule --base-config molecule/shared/base.yml test --destroy never \
+	  $(SCENARIOS:%=--scenario-name %) || { $(MAKE) --no-print-directory test-look; false; })
+	@$(MAKE) --no-print-directory test-down
+
+TEST_LAB := ansible-playbook --inventory molecule/inventory/hosts.yml
+test-look: .venv/run.stamp
+	@ANSIBLE_CALLBACK_RESULT_FORMAT=json $(TEST_LAB) molecule/shared/look.yml  # YAML would break the lines
+
+test-down: .venv/run.stamp
+	$(call stage,lab of the tests down,15 s,$(TEST_LAB) playbooks/lab_down.yml --extra-vars lab_remove_homes=true)
 
 # Machines with a kernel of their own, and a molecule without the lab of the others.
 test-kernel: venv
 	$(call stage,kernel,6 min,molecule test --scenario-name nfs_kernel)
 
-# integration comes last: its API server is the one that molecule's bundle has built.
-test: fresh check unit molecule test-kernel integration times
+# Which part comes when, how long each may take, and what is tried again: see tests/make/run.py. It may take TEST_MINUTES.
+test: venv
+	@python tests/make/run.py $(if $(TEST_MINUTES),--minutes $(TEST_MINUTES)); status=$$?; \
+	$(MAKE) --no-print-directory times; exit $$status
 
-demo: fresh .venv/run.stamp
+demo: .venv/run.stamp
 	$(call stage,lab,1 min; the first time 4 min to make the node image,$(PLAYBOOK) playbooks/lab_up.yml)
 	$(call stage,site,3 min; the first time 12 min to build Kubernetes and the images,$(PLAYBOOK) site.yml --skip-tags summary)
 	$(call stage,verify,1 min,$(PLAYBOOK) playbooks/verify.yml)
@@ -115,8 +136,5 @@ changelog: venv
 build: .venv/run.stamp
 	@ansible-galaxy collection build --force
 
-fresh:
-	@rm -f $(TIMES)
-
 times:
-	@printf '\nHow long it took:\n'; cat $(TIMES); awk '{s += $$1} END {printf "%6d s  in all\n", s}' $(TIMES)
+	@printf '\n'; python3 tests/make/times.py show '$(TIMES)' "$$JHOK_RUN"

@@ -3,7 +3,8 @@
 molecule/users brings the site up and says where it is:
 
     JHOK_SITE_URL         where people reach the hub
-    JHOK_SITE_VARS        the file of variables that site.yml was given (molecule/users/vars.yml)
+    JHOK_SITE_GITHUB      where the OAuth server has to be
+    JHOK_SITE_VARS        the file of variables that site.yml was given (molecule/users/vars/site.yml)
     JHOK_SITE_KUBECONFIG  to see, and to choose, on which node a server runs
     JHOK_SITE_NAMESPACE   of the hub
     JHOK_SCREENSHOTS      when set, the user guide's pictures are made anew
@@ -42,7 +43,8 @@ def given(name: str) -> str:
 @pytest.fixture(scope="session")
 def site() -> Site:
     variables = yaml.safe_load(Path(given("JHOK_SITE_VARS")).read_text())
-    return Site(given("JHOK_SITE_URL"), given("JHOK_SITE_KUBECONFIG"), given("JHOK_SITE_NAMESPACE"), variables)
+    names = ("JHOK_SITE_URL", "JHOK_SITE_GITHUB", "JHOK_SITE_KUBECONFIG", "JHOK_SITE_NAMESPACE")
+    return Site(*(given(name) for name in names), variables)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,14 +24,10 @@ class Site:
     """The site that is looked at; `variables` are those that it was made with."""
 
     url: str
+    github: str  # where the OAuth server has to be
     kubeconfig: str
     namespace: str
     variables: dict[str, Any]
-
-    @property
-    def github(self) -> str:
-        """Where the OAuth server has to be."""
-        return str(self.variables["jupyterhub_github_url"])
 
 
 class Hub:

@@ -24,6 +24,7 @@ class Site:
     kubeconfig: str
     namespace: str
     machines: dict[str, str]  # how to reach each by SSH
+    lab: str  # what the machines' containers are called begins with it
     addresses: dict[str, str]
     nfs_server: str
     nfs_path: str

@@ -132,9 +132,9 @@ def test_the_machine_of_a_server_is_lost(site: Site, ada: Person, acknowledged: 
             site.api.patch_node(name, {"spec": {"unschedulable": None}})
     assert site.pod(ADA).spec.node_name == worker
     write(ada, acknowledged)
-    podman("kill", f"jhok-{worker}")
+    podman("kill", f"{site.lab}-{worker}")
     cgroup_v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-    podman(*([] if cgroup_v2 else ["--runtime", "runc"]), "start", f"jhok-{worker}")
+    podman(*([] if cgroup_v2 else ["--runtime", "runc"]), "start", f"{site.lab}-{worker}")
     nothing_is_lost(site, acknowledged)
 
     def works() -> bool:

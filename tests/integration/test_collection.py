@@ -59,6 +59,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ".cache/x",
         "inventory/demo/artifacts/kubeconfig",
         "inventory/example/artifacts/key",
+        "molecule/inventory/artifacts/kubeconfig",
     ):
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_text("secret")
@@ -91,7 +92,7 @@ def test_archive_holds_the_product_and_nothing_else(archive: Path) -> None:
     assert {"roles", "plugins", "playbooks", "images", "meta", "docs", "LICENSE", "MANIFEST.json"} <= tops
     assert not {".venv", ".cache", ".git", "collections", ".ansible"} & tops
     assert [name for name in names if "/artifacts/" in name or name.endswith((".pyc", ".tar.gz"))] == []
-    assert [name for name in names if name.startswith("inventory/demo")] == []
+    assert [name for name in names if name.startswith(("inventory/demo", "molecule/inventory"))] == []
 
 
 def test_dependencies_are_in_the_ansible_package() -> None:

@@ -8,7 +8,7 @@ certificate ends, so a timer runs the program every ten minutes. It runs on the 
     jhok_kubelet_certificates.py             approve what waits
     jhok_kubelet_certificates.py --wait 60   and wait up to 60 seconds until every kubelet serves with such a certificate
 
-It prints a line for each request that it approves. It leaves other requests as they are and says why on stderr.
+It prints a line for each request that it approves. Other requests stay as they are; it says why on stderr.
 """
 
 from __future__ import annotations
