@@ -6,13 +6,14 @@
 #   make test-look, make test-down                       how to look at the lab of a failed molecule run; its removal
 #   make benchmark   times of a cold, a warm and a no-change run, of a start, of k8s_objects
 #   make benchmark-kernel                                what mount options of the homes cost, on machines made for it
+#   make audit       known vulnerabilities of what the site is made of; needs the bundle and databases in the internet
 #   make docs|changelog|build                            variables for docs/admin, release notes, collection archive
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv check unit integration molecule test-look test-down test-kernel test times demo demo-down benchmark benchmark-kernel docs changelog build
+.PHONY: help venv check unit integration molecule test-look test-down test-kernel test times demo demo-down benchmark benchmark-kernel audit docs changelog build
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -126,6 +127,11 @@ benchmark-kernel: KERNEL := --scenario-name nfs_kernel
 benchmark-kernel: venv
 	$(call stage,mount options,20 min,(molecule converge $(KERNEL) && molecule side-effect $(KERNEL); \
 	  status=$$?; molecule destroy $(KERNEL) && exit $$status))
+
+# Where a database is not reached tests/audit/audit.py ends with status 3.
+audit: venv
+	$(call stage,govulncheck,10 s; the first time 2 min to build it,$(PLAYBOOK) playbooks/audit.yml)
+	@python tests/audit/audit.py
 
 docs: .venv/run.stamp
 	@python docs/generate.py

@@ -5,6 +5,10 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import pytest
+import yaml
+from ansible_collections.jhok.lab.plugins.plugin_utils.versions import NEWEST, OLDEST_EXISTING, RELEASES
+
 ROOT = Path(__file__).resolve().parents[2]
 GENERATOR = runpy.run_path(str(ROOT / "docs" / "generate.py"))
 
@@ -22,6 +26,33 @@ def test_every_variable_is_in_the_reference() -> None:
     text = (ROOT / "docs" / "admin" / "variables.md").read_text()
     for name in ("jupyterhub_node_port", "site_lab_network", "images_catalogue[].name", "preflight_disk_gb"):
         assert f"| `{name}` |" in text
+
+
+def supported() -> list[str]:
+    """Return the rows that docs/admin/versions.md has to have."""
+    return [
+        f'| `"{minor}"`{" (default)" if minor == NEWEST else ""} | {release.kubernetes} | {release.end_of_life}'
+        f" | {release.etcd} | {release.coredns} | {release.pause} | {release.crictl} | {release.containerd}"
+        f" | {release.runc} | {release.cni_plugins} |"
+        for minor, release in RELEASES.items()
+    ]
+
+
+def test_the_page_of_versions_has_the_rows_of_the_table() -> None:
+    page = (ROOT / "docs/admin/versions.md").read_text()
+    shown = [line for line in page.splitlines() if line.startswith('| `"')]
+    assert shown == supported(), "write into docs/admin/versions.md:\n" + "\n".join(supported())
+    assert (
+        "existing cluster (`kubernetes_manage: false`) runs Kubernetes {}.{} or newer".format(*OLDEST_EXISTING) in page
+    )
+
+
+@pytest.mark.parametrize("path", ["docs/admin/versions.md", "inventory/example/group_vars/all.yml"])
+def test_a_release_that_a_document_gives_as_an_example_is_supported(path: str) -> None:
+    given = [line for line in (ROOT / path).read_text().splitlines() if "bundle_kubernetes_version:" in line]
+    assert given
+    for line in given:
+        assert yaml.safe_load(line.lstrip("# "))["bundle_kubernetes_version"] in RELEASES
 
 
 def test_markup_and_options_become_markdown(tmp_path: Path) -> None:

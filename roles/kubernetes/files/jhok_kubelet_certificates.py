@@ -6,7 +6,7 @@ inventory names, for its own name and address, and no other. A kubelet asks when
 certificate ends, so a timer runs the program every ten minutes. It runs on the control plane host as root.
 
     jhok_kubelet_certificates.py             approve what waits
-    jhok_kubelet_certificates.py --wait 60   and wait up to 60 seconds until every kubelet serves with such a certificate
+    jhok_kubelet_certificates.py --wait 60   and wait up to 60 seconds until every kubelet serves with such one
 
 It prints a line for each request that it approves. Other requests stay as they are; it says why on stderr.
 """
