@@ -66,15 +66,15 @@ check: venv
 unit: venv
 	$(call stage,unit,1 min,pytest tests/unit -n 2 $(PYTEST_ARGS))
 
-# The tests run a kube-apiserver out of the image that the bundle is built with, and daemons of Debian's, which they start
-# themselves: a service that comes with a package is not left running.
+# The tests run etcd, kube-apiserver and kubeadm out of the images that the bundle is built with, and daemons of Debian's,
+# which they start themselves: a service that comes with a package is not left running.
 integration: venv
-	@missing=; command -v etcd >/dev/null || missing='etcd-server'; [ -x /usr/sbin/nft ] || missing="$$missing nftables"; \
+	@missing=; [ -x /usr/sbin/nft ] || missing=nftables; \
 	[ -x /usr/sbin/squid ] || missing="$$missing squid"; \
 	for program in docker-registry openssl chromium restic zstd; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -q --no-install-recommends $$missing || exit; \
-	  [ ! -d /run/systemd/system ] || for unit in etcd docker-registry squid; do \
+	  [ ! -d /run/systemd/system ] || for unit in docker-registry squid; do \
 	    case "$$missing" in *$$unit*) $(SUDO) systemctl disable --now $$unit;; esac; done; }
 	$(call stage,bundle,10 s; the first time 12 min to build Kubernetes and the images,$(PLAYBOOK) --inventory molecule/inventory/hosts.yml \
 	  site.yml --tags bundle)

@@ -38,7 +38,7 @@ def run(container: str, script: str, text: str = "") -> subprocess.CompletedProc
 @pytest.mark.parametrize("own", [OLD, NEW], ids=["old", "new"])
 def test_kube_proxy_and_the_machine_read_each_others_tables(machine: str, own: str) -> None:
     assert run(machine, f"{own} -f -", f"table inet site {{ {SET} }}").returncode == 0
-    # As kube-proxy calls it: commands by standard input, answers as JSON. Only the first call may find out what is right.
+    # As kube-proxy calls it: commands by standard input, answers as JSON. The first call finds out which nft is right.
     assert run(machine, "nft -f -", f"table ip kube-proxy {{ {SET} }}").returncode == 0
     done = run(machine, "nft -f -", f"table ip again {{ {SET} }}")
     assert (done.returncode, done.stderr) == (0, "")
