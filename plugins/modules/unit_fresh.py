@@ -11,7 +11,8 @@ description:
   - Compares when the unit's program was started with when its files were changed. A handler does so for one run only; a
     run that is interrupted between a file and its handler leaves the unit as it was for good.
   - Counts are the unit file, its drop-ins and O(files), by the time of their last change (ctime), which no copying of
-    times alters. Has systemd read the unit's files again if it has not since they changed.
+    times alters. Has systemd read the unit's files again if it has not since they changed, or if an administrator's unit
+    file (C(/etc/systemd/system)) has come in the place of a package's, which systemd itself does not notice.
   - A unit that does not run is left alone, except one of type C(oneshot) that does not remain active, which runs again.
 attributes:
   check_mode:
@@ -61,6 +62,7 @@ PROPERTIES = (
     "RemainAfterExit",
     "Type",
 )
+ADMINISTRATORS = "/etc/systemd/system"
 # The kernel takes the time of a change from a clock that it sets a hundred times a second or so.
 COARSE = 0.02
 
@@ -70,6 +72,14 @@ def runs(state: Mapping[str, str]) -> bool:
     if state.get("Type") == "oneshot" and state.get("RemainAfterExit") != "yes":
         return bool(state.get("FragmentPath"))
     return state.get("ActiveState") in ("active", "activating", "reloading")
+
+
+def unread(state: Mapping[str, str], own: str) -> bool:
+    """Return whether systemd knows the unit from other files than those that are there.
+
+    own: path of the administrator's unit file, or "" when there is none.
+    """
+    return state.get("NeedDaemonReload") == "yes" or bool(own and state.get("FragmentPath") not in ("", own))
 
 
 def newer(files: Iterable[str], started: float) -> list[str]:
@@ -95,8 +105,10 @@ def main() -> None:
     show = ["systemctl", "show", f"--property={','.join(PROPERTIES)}", "--", name]
     _, shown, _ = module.run_command(show, check_rc=True)
     state = dict(line.partition("=")[::2] for line in shown.splitlines())
-    unread = state.get("NeedDaemonReload") == "yes"
-    if unread and not module.check_mode:
+    own = f"{ADMINISTRATORS}/{name}"
+    there = os.path.isfile(own) and not os.path.islink(own)  # noqa: PTH113, PTH114 (a link is an alias or a mask)
+    reload = unread(state, own if there else "")
+    if reload and not module.check_mode:
         module.run_command(["systemctl", "daemon-reload"], check_rc=True)
         _, shown, _ = module.run_command(show, check_rc=True)
         state = dict(line.partition("=")[::2] for line in shown.splitlines())
@@ -106,7 +118,7 @@ def main() -> None:
     found = newer(filter(None, files), time.time() - age) if runs(state) else []
     if found and not module.check_mode:
         module.run_command(["systemctl", "restart", "--", name], check_rc=True)
-    module.exit_json(changed=bool(found) or unread, newer=found)
+    module.exit_json(changed=bool(found) or reload, newer=found)
 
 
 if __name__ == "__main__":

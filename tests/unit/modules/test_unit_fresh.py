@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.jhok.lab.plugins.modules.unit_fresh import newer, runs
+from ansible_collections.jhok.lab.plugins.modules.unit_fresh import newer, runs, unread
 
 
 def test_a_file_that_changed_since_is_found_whatever_time_it_bears(tmp_path: Path) -> None:
@@ -42,3 +42,17 @@ def test_a_file_that_is_not_there_counts_for_nothing(tmp_path: Path) -> None:
 )
 def test_what_is_started_again(state: dict[str, str], expected: bool) -> None:
     assert runs(state) is expected
+
+
+@pytest.mark.parametrize(
+    ("state", "own", "expected"),
+    [
+        ({"NeedDaemonReload": "no", "FragmentPath": "/lib/systemd/system/x.service"}, "", False),
+        ({"NeedDaemonReload": "yes", "FragmentPath": "/lib/systemd/system/x.service"}, "", True),
+        ({"NeedDaemonReload": "no", "FragmentPath": "/lib/systemd/system/x.service"}, "/etc/x.service", True),
+        ({"NeedDaemonReload": "no", "FragmentPath": "/etc/x.service"}, "/etc/x.service", False),
+        ({"NeedDaemonReload": "no", "FragmentPath": ""}, "/etc/x.service", False),
+    ],
+)
+def test_a_unit_file_in_the_place_of_a_packages_is_read(state: dict[str, str], own: str, expected: bool) -> None:
+    assert unread(state, own) is expected
