@@ -11,8 +11,9 @@ description:
   - Compares when the unit's program was started with when its files were changed. A handler does so for one run only; a
     run that is interrupted between a file and its handler leaves the unit as it was for good.
   - Counts are the unit file, its drop-ins and O(files), by the time of their last change (ctime), which no copying of
-    times alters. Has systemd read the unit's files again if it has not since they changed, or if an administrator's unit
-    file (C(/etc/systemd/system)) has come in the place of a package's, which systemd itself does not notice.
+    times alters.
+  - Has systemd read the unit's files again if it has not since they changed. That includes an administrator's unit file
+    (C(/etc/systemd/system)) that came in the place of a package's, which systemd itself does not notice.
   - A unit that does not run is left alone, except one of type C(oneshot) that does not remain active, which runs again.
 attributes:
   check_mode:
