@@ -358,10 +358,9 @@ def secrets(settings: Settings) -> list[str]:
 
 def redact(text: str, hidden: Sequence[str]) -> str:
     """Return `text` with the logins of URLs and every string of `hidden` replaced by ``***``."""
-    text = _URL_LOGIN.sub("***@", text)
     for secret in hidden:
         text = text.replace(secret, "***")
-    return text
+    return _URL_LOGIN.sub("***@", text)
 
 
 # ---------------------------------------------------------------------------------------------- command lines

@@ -27,7 +27,7 @@ MAX_MASK_DIFFERENCE = 16
 # machine's own programs (sshd, containerd, the kubelet) get their share, and pods are evicted before the kernel kills.
 # Its serving certificate is the cluster's (jhok_kubelet_certificates.py approves it): nobody needs to skip the check.
 # Of a pod that needs too much memory only the greedy process ends, so that a kernel dies and JupyterLab stays.
-# The thresholds of disks are the kubelet's own, which has to be told all or none.
+# The thresholds of disks are the kubelet's own, said here since preflight works with them.
 KUBELET: dict[str, Any] = {
     "podPidsLimit": 4096,
     "singleProcessOOMKill": True,
@@ -39,6 +39,20 @@ KUBELET: dict[str, Any] = {
         "nodefs.inodesFree": "5%",
         "imagefs.available": "15%",
     },
+}
+
+# What other settings and the cluster itself rely on.
+OWN_KUBELET_FIELDS = {
+    "apiVersion",
+    "authentication",
+    "authorization",
+    "cgroupDriver",
+    "failCgroupV1",
+    "kind",
+    "serverTLSBootstrap",
+    "staticPodPath",
+    "tlsCertFile",
+    "tlsPrivateKeyFile",
 }
 
 COMMON = ("version", "node_name", "node_address", "taints", "cgroup_v1")
@@ -190,14 +204,15 @@ def kubelet_document(extra: Mapping[str, Any], *, cgroup_v1: bool) -> Document:
     The cgroup driver is left to the kubelet, which asks containerd for it.
 
     Args:
-        extra: fields of KubeletConfiguration that differ from KUBELET, each of which is replaced whole.
+        extra: fields of KubeletConfiguration that differ from KUBELET. The kubelet merges the document into its
+            defaults: a field that holds fields keeps those that are not named.
         cgroup_v1: whether the machine has cgroup v1, on which the kubelet starts only when it is told to.
 
     Raises:
         ValueError: a field is this collection's own.
 
     """
-    owned = sorted({"apiVersion", "kind", "cgroupDriver", "failCgroupV1"} & set(extra))
+    owned = sorted(OWN_KUBELET_FIELDS & set(extra))
     if owned:
         raise _wrong("kubelet_config", ", ".join(owned), "is not an admin's to set", "remove it")
     document: Document = {

@@ -111,7 +111,7 @@ def _other_version(site: Site, master: str, running: str, wanted: str) -> Proble
         do = (
             "such a cluster has to be made anew; homes, the hub's database and its secrets stay on their disks: make a "
             "backup (playbooks/backup.yml), run kubeadm reset --force && rm -f /etc/kubernetes/jhok-init-* on each "
-            "node, then site.yml"
+            "node and reboot it, then run site.yml"
         )
     return version_problem(site, wanted, f"the cluster of {master} runs {running}, and {why}", do)
 

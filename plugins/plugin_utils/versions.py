@@ -1,7 +1,7 @@
 """The one table of versions: what each supported minor release of Kubernetes runs with. Pure data.
 
 Both bundle sources take their versions from here. Tests compare it with the ``go.mod`` files of ``images/`` and with
-what each kubeadm itself asks for (``kubeadm config images list``).
+what the newest kubeadm, and each other that is built, asks for (``kubeadm config images list``).
 
 To add a minor release: add a row, add its folder to ``images/kubernetes``, ``images/etcd`` and ``images/coredns``
 (``images/README.md``, "Pinning again"), and run ``make unit`` and ``make integration``.

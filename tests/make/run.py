@@ -114,14 +114,17 @@ def attempt(command: Sequence[str], directory: Path, seconds: float, grace: floa
         start_new_session=True,
     )
     assert process.stdout
-    source, tail = process.stdout.fileno(), bytearray()
+    # The reader's own: it may outlive this function, and a number that was given back may become another pipe's.
+    source, tail = os.dup(process.stdout.fileno()), bytearray()
 
     def show() -> None:
         while data := os.read(source, 65536):
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
             tail.extend(data)
             del tail[:-TAIL_BYTES]
+            with contextlib.suppress(OSError):  # nobody looks any more; the part goes on
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+        os.close(source)
 
     reader = threading.Thread(target=show, daemon=True)
     reader.start()
@@ -216,7 +219,8 @@ def main(
 if __name__ == "__main__":
     # A shell starts what it puts into the background with SIGINT ignored, which the parts would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -429,3 +429,10 @@ def test_shipped_images_run_as_an_unprivileged_user_under_an_init(folder: str) -
     text = (FOLDERS / folder / "Containerfile").read_text()
     assert re.findall(r"^USER (\d+):\d+$", text, re.MULTILINE)[-1] != "0"
     assert re.search(r'^ENTRYPOINT \["tini", ', text, re.MULTILINE)
+
+
+def test_redact_hides_a_login_whose_password_has_an_at_sign() -> None:
+    settings = Settings(go={"GOPROXY": "https://me:s3cr@t@mirror.example.org/go,direct"})
+    text = images.redact("fetching https://me:s3cr@t@mirror.example.org/go/x", images.secrets(settings))
+    assert "s3cr" not in text
+    assert "t@" not in text

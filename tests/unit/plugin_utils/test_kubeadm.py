@@ -76,7 +76,7 @@ def test_a_field_of_the_kubelet_is_replaced_whole() -> None:
     assert document["maxPods"] == 60
 
 
-@pytest.mark.parametrize("field", ["cgroupDriver", "failCgroupV1", "kind"])
+@pytest.mark.parametrize("field", ["cgroupDriver", "failCgroupV1", "kind", "serverTLSBootstrap", "tlsCertFile"])
 def test_what_is_ours_is_refused_for_the_kubelet(field: str) -> None:
     with pytest.raises(AnsibleFilterError, match=rf"kubernetes_kubelet_config: {field} .* remove it"):
         kubelet_config({field: "x"})
