@@ -24,7 +24,7 @@ YOUNG = 30  # seconds; kube-proxy writes its tables in the first one, or waits f
 
 
 def is_gone(status: int, error: str) -> bool:
-    """Return whether nft, which ended with `status`, said that there is no table. Another failure says nothing of it."""
+    """Return whether nft, which ended with `status`, said that there is no table. Any other failure says nothing."""
     return status == 1 and "No such file or directory" in error
 
 
