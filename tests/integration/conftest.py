@@ -134,6 +134,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
             f"--etcd-servers=http://127.0.0.1:{client_port}",
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
+            "--endpoint-reconciler-type=none",  # it would take no loopback address
             f"--secure-port={api_port}",
             f"--cert-dir={root / 'certs'}",
             f"--token-auth-file={root / 'tokens.csv'}",

@@ -466,7 +466,9 @@ def test_failed_job_is_not_waited_for(api_server: ApiServer, apply: Apply, ns: s
     job["spec"] = {"template": {"spec": job["spec"]["template"]["spec"] | {"restartPolicy": "Never"}}}
     apply([namespace(ns), job])
     failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "too many"}
-    set_status(api_server, job, {"conditions": [failed]})
+    target = {**failed, "type": "FailureTarget"}  # as the controller manager sets it first
+    started = "2026-01-01T00:00:00Z"
+    set_status(api_server, job, {"conditions": [target, failed], "startTime": started})
     start = time.monotonic()
     answer = apply([namespace(ns), job], wait=True, timeout=60)
     assert time.monotonic() - start < 10
