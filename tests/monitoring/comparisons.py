@@ -366,7 +366,7 @@ def sizes_age(case: Case) -> Bands:
 
 
 def restarts(case: Case) -> Bands:
-    """Return the pods that restarted: within the day, no more than at all."""
+    """Return the pods that restarted since there is monitoring: within the day, no more than at all."""
     found = case.facts.restarts()
     return {name: between(0, count) for name, count in found.items()} or {"none": exactly(0)}
 

@@ -351,9 +351,14 @@ class Facts:
         )
 
     def restarts(self) -> dict[str, int]:
-        """Return the restarts of each pod that had any."""
+        """Return the restarts of each pod that had any, of containers that ended since there is monitoring."""
+        since = self.site.api.read_namespace(self.site.settings["namespace"]).metadata.creation_timestamp
         counts = {
-            pod.metadata.name: sum(status.restart_count for status in pod.status.container_statuses or [])
+            pod.metadata.name: sum(
+                status.restart_count
+                for status in pod.status.container_statuses or []
+                if status.last_state.terminated and status.last_state.terminated.finished_at > since
+            )
             for pod in self.pods
         }
         return {name: count for name, count in counts.items() if count}
