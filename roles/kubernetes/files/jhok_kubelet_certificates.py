@@ -36,7 +36,8 @@ KUBELET_PORT = 10250
 USAGES = {"digital signature", "key encipherment", "server auth"}
 
 # Tags of DER, and the object identifiers of what a request may hold, as they are encoded.
-SEQUENCE, SET, OCTETS, OBJECT, ATTRIBUTES, DNS_NAME, IP_ADDRESS = 0x30, 0x31, 0x04, 0x06, 0xA0, 0x82, 0x87
+INTEGER, BITS, OCTETS, OBJECT, SEQUENCE, SET = 0x02, 0x03, 0x04, 0x06, 0x30, 0x31
+ATTRIBUTES, DNS_NAME, IP_ADDRESS = 0xA0, 0x82, 0x87
 ORGANIZATION, COMMON_NAME, ALTERNATIVE_NAMES = b"\x55\x04\x0a", b"\x55\x04\x03", b"\x55\x1d\x11"
 EXTENSION_REQUEST = b"\x2a\x86\x48\x86\xf7\x0d\x01\x09\x0e"
 _PEM = re.compile(
@@ -98,20 +99,18 @@ def parse_request(pem: bytes) -> Request:
     if not text:
         raise OddRequestError("no PEM of one request")
     (request,) = content(base64.b64decode(text[1]), SEQUENCE)
-    info = elements(request)[0]
-    if info[0] != SEQUENCE or len(elements(request)) != 3:
-        raise OddRequestError("no request")
-    parts = elements(info[1])
-    if [tag for tag, _ in parts] != [0x02, SEQUENCE, SEQUENCE, ATTRIBUTES]:
-        raise OddRequestError("no request")
-    subject = []
-    for tag, group in elements(parts[1][1]):
-        (pair,) = content(group, SEQUENCE) if tag == SET else [b""]
-        (kind, name), (_, value) = elements(pair)[:2] if len(elements(pair)) == 2 else ((0, b""), (0, b""))
-        if kind != OBJECT:
+    info, _algorithm, _signature = content(request, SEQUENCE, SEQUENCE, BITS)
+    _version, subject, _key, attributes = content(info, INTEGER, SEQUENCE, SEQUENCE, ATTRIBUTES)
+    pairs = []
+    for tag, group in elements(subject):
+        if tag != SET:
             raise OddRequestError("no subject of single names")
-        subject.append((name, value.decode("ascii", "replace")))
-    (attribute,) = content(parts[3][1], SEQUENCE)
+        (pair,) = content(group, SEQUENCE)
+        inside = elements(pair)
+        if len(inside) != 2 or inside[0][0] != OBJECT:
+            raise OddRequestError("no subject of single names")
+        pairs.append((inside[0][1], inside[1][1].decode("ascii", "replace")))
+    (attribute,) = content(attributes, SEQUENCE)
     kind, values = content(attribute, OBJECT, SET)
     if kind != EXTENSION_REQUEST:
         raise OddRequestError("another attribute than extensions")
@@ -129,7 +128,7 @@ def parse_request(pem: bytes) -> Request:
             addresses.add(str(ipaddress.ip_address(value)))
         else:
             raise OddRequestError("another kind of name than DNS and IP")
-    return Request(tuple(sorted(subject)), frozenset(names), frozenset(addresses))
+    return Request(tuple(sorted(pairs)), frozenset(names), frozenset(addresses))
 
 
 def refusal(csr: Mapping[str, Any], nodes: Mapping[str, str]) -> str:

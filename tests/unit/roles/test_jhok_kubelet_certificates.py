@@ -118,5 +118,7 @@ def test_only_one_request_and_nothing_around_it_is_read(tmp_path: Path) -> None:
     odd = [b"x\n" + pem, pem + pem, pem + b"x", lines[0] + b"Name: x\n\n" + b"".join(lines[1:]), b"", pem[:200]]
     der = base64.b64decode(b"".join(lines[1:-1]))
     odd.append(lines[0] + base64.encodebytes(der + b"\x05\x00") + lines[-1])
+    empty = [b"", b"\x30\x00", b"\x30\x02\x30\x00", b"\x30\x81", b"\x1f\x00"]
+    odd += [lines[0] + base64.encodebytes(inside) + lines[-1] for inside in empty]
     for other in odd:
         assert "in another way" in judge(as_api(other, GOOD)), other
