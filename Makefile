@@ -36,6 +36,12 @@ define stage
 python3 tests/make/times.py note '$(TIMES)' "$$JHOK_RUN" $$((SECONDS - start)) '$(1)'"$$failed"; exit $$status
 endef
 
+# $(call program,name,packages): installs the packages where the program is missing.
+define program
+@command -v $(1) >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+  apt-get install -y -q --no-install-recommends $(2); }
+endef
+
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -64,6 +70,7 @@ check: venv
 	$(call stage,changelog fragments,1 s,antsibull-changelog lint)
 
 unit: venv
+	$(call program,openssl,openssl)
 	$(call stage,unit,1 min,pytest tests/unit -n 2 $(PYTEST_ARGS))
 
 # The tests run etcd, kube-apiserver and kubeadm out of the images that the bundle is built with, and daemons of Debian's,
@@ -85,8 +92,7 @@ integration: venv
 export MOLECULE_EPHEMERAL_DIRECTORY := $(CURDIR)/.cache/molecule
 # What a failed run left is removed first. The lab of this one is left when it fails, to be looked at.
 molecule: venv
-	@command -v chromium >/dev/null || { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
-	  apt-get install -y -q --no-install-recommends chromium fonts-wqy-microhei; }
+	$(call program,chromium,chromium fonts-wqy-microhei)
 	@rm -rf $(MOLECULE_EPHEMERAL_DIRECTORY)
 	@! command -v podman >/dev/null || $(MAKE) --no-print-directory test-down
 	$(call stage,molecule,48 min; the first time 60,molecule --base-config molecule/shared/base.yml test --destroy never \
